@@ -1,0 +1,43 @@
+"""`penstock demo`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from penstock.cli.run import configured, run_and_tell
+from penstock.cli.runners import runner_names
+from penstock.cli.session import RUN_OPTIONS, Session, with_session
+
+
+@click.command()
+@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
+@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@with_session(RUN_OPTIONS)
+def demo(session: Session, runner: str | None, workers: int | None) -> int:
+    """Run a small built-in flow, to have something to look at.
+
+    It measures modules of the Python standard library. Some reads fail at first and are tried
+    again, and one module is broken, on purpose. It is recorded in your history.
+    """
+
+    def prepare() -> tuple[Any, dict[str, Any]]:
+        from penstock.cli.demo_flow import module_report
+
+        return configured(module_report, runner, workers), {}
+
+    code = run_and_tell(session, prepare)
+    for line in _LOOK:
+        session.talk(line)
+    return code
+
+
+_LOOK = (
+    "",
+    "The failure above was made on purpose. Now look around:",
+    "  penstock ls                     the runs in your history",
+    "  penstock show                   the last run",
+    "  penstock tasks --state failed   its failures",
+    "  penstock logs --level warn      its warnings",
+)

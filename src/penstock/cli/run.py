@@ -1,0 +1,224 @@
+"""`penstock run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from penstock.cli.exits import Exit, problem_of, usage_error
+from penstock.cli.loading import (
+    LoadingFailed,
+    find_flow,
+    load_file,
+    read_parameters,
+    split_target,
+)
+from penstock.cli.progress import Sample, shown_progress
+from penstock.cli.runners import RUNNERS, make_runner, runner_names
+from penstock.cli.session import RUN_OPTIONS, Session, with_session
+from penstock.cli.summary import Ending, read_ending, write_summary
+from penstock.cli.text import clean
+from penstock.cli.tracebacks import describe, failure_lines
+from penstock.errors import HistoryError, RunNotFound, TerminationSignal
+from penstock.states import State, exception_to_crashed_state, failure_of
+
+_EXITS = {"COMPLETED": Exit.COMPLETED, "CRASHED": Exit.CRASHED}
+
+
+@dataclass
+class Outcome:
+    """What calling a flow came to: a state, or the interrupt that ended it; and the exit code."""
+
+    flow_name: str
+    state: State
+    exit: int
+    interrupted: bool = False
+
+
+@click.command()
+@click.argument("target", metavar="FILE.py[:FLOW]")
+@click.option(
+    "-p",
+    "--param",
+    "parameters",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of the flow: JSON where it is JSON, else text. May be given again.",
+)
+@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
+@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@with_session(RUN_OPTIONS)
+def run(
+    session: Session,
+    target: str,
+    parameters: tuple[str, ...],
+    runner: str | None,
+    workers: int | None,
+) -> int:
+    """Run a flow of a Python file, with live progress.
+
+    FLOW is the name of the flow; it can be left out when the file has one flow, or one named
+    main. What the flow prints goes to stdout, everything else to stderr.
+    """
+    file, name = split_target(target)
+
+    def prepare() -> tuple[Any, dict[str, Any]]:
+        flow = configured(find_flow(load_file(file), name), runner, workers)
+        return flow, read_parameters(parameters, flow.fn)
+
+    return run_and_tell(session, prepare)
+
+
+def configured(flow: Any, runner: str | None, workers: int | None) -> Any:
+    """Give the flow with the task runner that was asked for."""
+    if runner is None and workers is None:
+        return flow
+    if runner is None:
+        runner = flow.task_runner.name
+        if runner not in RUNNERS:
+            raise usage_error(
+                f"--workers does not know the flow's own runner, {flow.task_runner}.",
+                f"Say which runner: --runner {runner_names()}",
+            )
+    return flow.with_options(task_runner=make_runner(runner, workers))
+
+
+def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, Any]]]) -> int:
+    """Run a flow with live progress, say how it ended, and give the exit code.
+
+    Args:
+        prepare: gives the flow and its parameters; called when prints are looked after already.
+    """
+    sample = Sample(_live_flow_runs)
+    with _stdout_for_json(session):
+        try:
+            with shown_progress(session.err, sample, quiet=session.quiet):
+                flow, values = prepare()
+                outcome = call(flow, values)
+        except LoadingFailed as exc:
+            _write_loading(session, exc)
+            return Exit.FAILED
+        ending = _ending(session, outcome, sample)
+        write_summary(session, ending)
+    if session.json:
+        session.emit(flow_run=ending.flow_run or {"flow": ending.flow_name, "state": ending.state})
+    return outcome.exit
+
+
+def _live_flow_runs() -> Any:
+    # Nothing runs before the user's file has loaded the runtime.
+    live = sys.modules.get("penstock.runtime.live")
+    return live.live_flow_runs() if live is not None else []
+
+
+def call(flow: Any, values: dict[str, Any]) -> Outcome:
+    """Call a flow and find the exit code.
+
+    Raises:
+        ParameterBindError: the values do not fit the flow's function.
+    """
+    try:
+        state = flow(**values, return_state=True)
+        if inspect.iscoroutine(state):
+            state = asyncio.run(state)
+    except KeyboardInterrupt as exc:
+        return _interrupted(flow, exc, Exit.INTERRUPTED)
+    except SystemExit as exc:
+        if isinstance(exc.code, str):
+            print(exc.code, file=sys.stderr)
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        return _interrupted(flow, exc, code)
+    return Outcome(flow.name, state, _exit_of(state))
+
+
+def _interrupted(flow: Any, exc: BaseException, code: int) -> Outcome:
+    by_signal = isinstance(exc, KeyboardInterrupt | TerminationSignal)
+    return Outcome(flow.name, exception_to_crashed_state(exc), code, interrupted=by_signal)
+
+
+def _exit_of(state: State) -> int:
+    """Find the exit code for a final state; an error of Penstock's own may have one."""
+    if not state.is_completed():
+        problem = problem_of(failure_of(state).__cause__ or failure_of(state))
+        if problem is not None:
+            return problem.exit
+    return _EXITS.get(state.type.value, Exit.FAILED)
+
+
+def _ending(session: Session, outcome: Outcome, sample: Sample) -> Ending:
+    state = outcome.state
+    ending = Ending(
+        outcome.flow_name,
+        {"type": state.type.value, "name": state.name, "message": state.message},
+        problem=None if state.is_completed() else _problem(state),
+        result=state.data if state.is_completed() else None,
+    )
+    sampled = sample.run
+    if sampled is not None:
+        ending.counts = sampled.counts()
+    flow_run_id = state.run_id or (sampled.id if sampled is not None else None)
+    if flow_run_id is not None and _records():
+        _read(session, ending, str(flow_run_id))
+    return ending
+
+
+def _problem(state: State) -> BaseException | None:
+    """Give what the flow raised, if it says more than the state's own message."""
+    if isinstance(state.data, KeyboardInterrupt | SystemExit):
+        return None
+    return state.data if isinstance(state.data, Exception) else None
+
+
+def _records() -> bool:
+    from penstock.settings import load_settings
+
+    return load_settings().record
+
+
+def _read(session: Session, ending: Ending, flow_run_id: str) -> None:
+    """Read what was recorded; a history that cannot be read takes nothing from the outcome."""
+    try:
+        read_ending(ending, session.reader(), flow_run_id)
+    except RunNotFound:
+        return
+    except HistoryError as exc:
+        session.talk(f"The history cannot be read now: {clean(str(exc))}")
+
+
+def _write_loading(session: Session, failure: LoadingFailed) -> None:
+    cause = failure.__cause__
+    assert cause is not None
+    screen = session.err
+    if session.verbose:
+        import traceback
+
+        traceback.print_exception(cause)
+    lines = failure_lines(f"{failure} cannot be loaded: {describe(cause)}", cause)
+    for number, line in enumerate(lines):
+        text = screen.encodable(clean(line))
+        screen.line(text if number else screen.style(text, "red"))
+
+
+@contextlib.contextmanager
+def _stdout_for_json(session: Session) -> Iterator[None]:
+    """With `--json`, send everything printed meanwhile to stderr: stdout carries one object."""
+    if not session.json:
+        yield
+        return
+    sys.stdout.flush()
+    stdout, kept = sys.stdout.fileno(), os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), stdout)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, stdout)
+        os.close(kept)

@@ -1,0 +1,253 @@
+"""`@flow`: a function whose runs are recorded, with everything that its tasks do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from hashlib import blake2b
+from types import FunctionType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from penstock.core.retries import RetryPolicy
+from penstock.core.signatures import Signature, callable_name
+from penstock.errors import InvalidOptionError
+from penstock.options import (
+    Hook,
+    checked_hooks,
+    checked_name,
+    checked_runner,
+    checked_timeout,
+    refuse_unsupported,
+)
+from penstock.runtime.flow_runs import as_task, call_flow
+from penstock.states import StateType
+from penstock.task_runners.base import BaseTaskRunner
+from penstock.task_runners.concurrent import ConcurrentTaskRunner
+from penstock.tasks import Task, function_key, is_async_function
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["Flow", "flow"]
+
+
+class Flow(Generic[P, R]):
+    """A function as a flow: calling it makes a recorded flow run.
+
+    Made by `@flow`, which documents the options.
+
+    Attributes:
+        fn: the plain function.
+        name: the name of the flow.
+        task_runner: the runner that its runs use duplicates of; may be reassigned.
+        version: given, else a digest of the function's source file.
+    """
+
+    tags: frozenset[str] = frozenset()
+    task_run_name = None
+    retry_condition_fn = None
+    priority = 0
+    # The task run that stands for a subflow has no hooks: the flow run has.
+    hooks: dict[Any, Any] = {}
+
+    def __init__(self, fn: Callable[P, R], **options: Any) -> None:
+        if not callable(fn) or isinstance(fn, classmethod | staticmethod):
+            raise InvalidOptionError(f"@flow needs a function, not {fn!r}.")
+        self.fn = fn
+        self.options = options
+        self.signature = Signature(fn)
+        self.parameter_names = self.signature.parameters
+        self.is_async = is_async_function(fn)
+        self.key = function_key(fn)
+        update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
+        self._apply(**options)
+
+    def _apply(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        version: str | None = None,
+        task_runner: Any = None,
+        retries: int = 0,
+        retry_delay_seconds: Any = 0,
+        timeout_seconds: float | None = None,
+        validate_parameters: bool = True,
+        log_prints: bool | None = None,
+        flow_run_name: str | Callable[[], str] | None = None,
+        on_running: Any = None,
+        on_completion: Any = None,
+        on_failure: Any = None,
+        on_crashed: Any = None,
+        on_cancellation: Any = None,
+        **later: Any,
+    ) -> None:
+        refuse_unsupported(**later)
+        self.name = checked_name(name, callable_name(self.fn), "flow")
+        self.description = description if description is not None else inspect.getdoc(self.fn)
+        self._version = version
+        self.task_runner: BaseTaskRunner = checked_runner(task_runner) or ConcurrentTaskRunner()
+        self.retry_policy = RetryPolicy(retries, retry_delay_seconds)
+        self.timeout_seconds = checked_timeout(timeout_seconds)
+        self.validate_parameters = validate_parameters
+        self.log_prints = log_prints
+        self.flow_run_name = flow_run_name
+        self.flow_hooks = checked_hooks(
+            {
+                StateType.RUNNING: on_running,
+                StateType.COMPLETED: on_completion,
+                StateType.FAILED: on_failure,
+                StateType.CRASHED: on_crashed,
+                StateType.CANCELLED: on_cancellation,
+            }
+        )
+
+    @property
+    def version(self) -> str | None:
+        """The version: given, else a digest of the function's source file."""
+        if self._version is None:
+            self._version = _source_digest(self.fn)
+        return self._version
+
+    @property
+    def retries(self) -> int:
+        """How many further attempts may follow a failed first one."""
+        return self.retry_policy.retries
+
+    def with_options(self, **options: Any) -> Flow[P, R]:
+        """Copy the flow with other options; what is not given stays, None and 0 count as given.
+
+        Example:
+            >>> @flow(retries=2)
+            ... def report(): ...
+            >>> report.with_options(name="daily").retries
+            2
+        """
+        return type(self)(self.fn, **{"task_runner": self.task_runner, **self.options, **options})
+
+    def __call__(
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
+        """Run the flow: give its result or raise its failure; a coroutine for an async flow.
+
+        Args:
+            return_state: give the final State instead, and raise nothing but interrupts.
+            wait_for: futures that must have completed first.
+
+        Raises:
+            ParameterBindError: the arguments do not fit the function.
+            HistoryError: the history cannot be written.
+        """
+        return call_flow(self, args, kwargs, return_state, wait_for)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow as a task of the current flow's runner; see `Task.submit`."""
+        return self._as_task().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow once for each element, as tasks of the current flow's runner."""
+        return self._as_task().map(*args, **kwargs)
+
+    def _as_task(self) -> Task[Any, Any]:
+        return SubflowTask(self)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind a flow defined in a class to an instance, like a method."""
+        if instance is None:
+            return self
+        return type(self)(self.fn.__get__(instance, owner), **self.options)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r} of {self.key}>"
+
+
+class SubflowTask(Task[Any, Any]):
+    """A flow as a task: its task run is the one that stands for the flow run."""
+
+    def __init__(self, flow: Flow[Any, Any]) -> None:
+        super().__init__(flow.fn, name=flow.name)
+        self.fn = as_task(flow)
+
+
+def _source_digest(fn: Any) -> str | None:
+    """Give a digest of the file that a function was defined in; None when there is none."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return None
+    try:
+        with open(code.co_filename, "rb") as file:
+            return blake2b(file.read(), digest_size=8).hexdigest()
+    except OSError:
+        return None
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    version: str | None = None,
+    task_runner: Any = None,
+    retries: int = 0,
+    retry_delay_seconds: Any = 0,
+    timeout_seconds: float | None = None,
+    validate_parameters: bool = True,
+    persist_result: bool | None = None,
+    result_storage: Any = None,
+    result_serializer: Any = None,
+    log_prints: bool | None = None,
+    flow_run_name: str | Callable[[], str] | None = None,
+    on_running: Hook | list[Hook] | None = None,
+    on_completion: Hook | list[Hook] | None = None,
+    on_failure: Hook | list[Hook] | None = None,
+    on_crashed: Hook | list[Hook] | None = None,
+    on_cancellation: Hook | list[Hook] | None = None,
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+
+
+def flow(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Make a function a flow.
+
+    Args:
+        fn: the function, when used without parentheses.
+        name: its name; default the function's with `_` as `-`.
+        description: default the function's docstring.
+        version: default a digest of the source file.
+        task_runner: an instance or a class; default `ConcurrentTaskRunner()`.
+        retries: further attempts when the flow fails; task runs that completed are kept.
+        retry_delay_seconds: a number, a list, or `exponential_backoff(factor)`.
+        timeout_seconds: the longest an attempt may take.
+        validate_parameters: check and convert arguments by annotation.
+        log_prints: record what the flow and its tasks print.
+        flow_run_name: a `str.format` template on the parameters, or a callable; default two
+            random words.
+        on_running, on_completion, on_failure, on_crashed, on_cancellation: hooks,
+            `hook(flow, flow_run, state)`, one or a list.
+
+    Raises:
+        ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
+        InvalidNameError, InvalidOptionError: the text names the option and its value.
+
+    Example:
+        >>> @flow
+        ... def hello(name: str = "you"):
+        ...     return f"Hello {name}!"
+        >>> hello()
+        'Hello you!'
+    """
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise TypeError(f"@flow has no option {unknown[0]!r}; it has {', '.join(sorted(_OPTIONS))}.")
+    if fn is None:
+        return lambda function: Flow(function, **options)
+    return Flow(fn, **options)
+
+
+_OPTIONS = frozenset(
+    "name description version task_runner retries retry_delay_seconds timeout_seconds "
+    "validate_parameters persist_result result_storage result_serializer log_prints "
+    "flow_run_name on_running on_completion on_failure on_crashed on_cancellation".split()
+)

@@ -1,0 +1,3 @@
+WHERE id BETWEEN :first AND :last
+ORDER BY id DESC
+LIMIT :limit

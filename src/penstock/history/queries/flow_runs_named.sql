@@ -1,0 +1,3 @@
+WHERE name = :name
+ORDER BY created_at DESC, id DESC
+LIMIT :limit

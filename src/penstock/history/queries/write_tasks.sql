@@ -1,0 +1,3 @@
+INSERT INTO tasks (flow_run_id, number, key, name)
+VALUES :rows
+ON CONFLICT (flow_run_id, number) DO NOTHING

@@ -1,0 +1,88 @@
+"""Checks of the options that `@flow` and `@task` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from penstock.errors import InvalidNameError, InvalidOptionError
+from penstock.states import StateType
+from penstock.task_runners.base import BaseTaskRunner
+
+REFUSED_CHARACTERS = "/%&><"
+_LONGEST_NAME = 200
+Hook = Callable[[Any, Any, Any], Any]
+Hooks = Mapping[StateType, tuple[Hook, ...]]
+
+
+def checked_name(given: str | None, function_name: str, kind: str) -> str:
+    """Give the name of a flow or task: the given one, else the function's with dashes.
+
+    Raises:
+        InvalidNameError: the name is empty, too long or has a refused character.
+    """
+    name = function_name.replace("_", "-") if given is None else given
+    if given is None:
+        # A function may be called "<lambda>", which nobody chose as a name.
+        name = name.strip("<>")
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidNameError(f"The name of a {kind} must be a text, not {name!r}.")
+    refused = sorted(set(name) & set(REFUSED_CHARACTERS))
+    if refused:
+        raise InvalidNameError(
+            f"The name {name!r} of a {kind} contains {' '.join(refused)}; the characters "
+            f"{' '.join(REFUSED_CHARACTERS)} cannot be used in names."
+        )
+    if len(name) > _LONGEST_NAME:
+        raise InvalidNameError(
+            f"The name of a {kind} has {len(name)} characters; at most {_LONGEST_NAME} can be used."
+        )
+    return name
+
+
+def checked_timeout(seconds: float | None) -> float | None:
+    """Check `timeout_seconds`: None, or a number above zero."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidOptionError(
+            f"timeout_seconds is {seconds!r}; it must be a number of seconds above 0."
+        )
+    return seconds
+
+
+def checked_runner(runner: Any) -> BaseTaskRunner | None:
+    """Check `task_runner`: an instance, or a class, which is called."""
+    if isinstance(runner, type) and issubclass(runner, BaseTaskRunner):
+        runner = runner()
+    if runner is None or isinstance(runner, BaseTaskRunner):
+        return runner
+    raise InvalidOptionError(
+        f"task_runner is {runner!r}; it must be a task runner such as ConcurrentTaskRunner()."
+    )
+
+
+def checked_hooks(hooks: Mapping[StateType, Any]) -> Hooks:
+    """Check hooks: a function or a list of functions for each state type."""
+    checked = {kind: _functions(given) for kind, given in hooks.items() if given}
+    return {kind: functions for kind, functions in checked.items() if functions}
+
+
+def _functions(given: Any) -> tuple[Hook, ...]:
+    functions = tuple(given) if isinstance(given, Iterable) else (given,)
+    for function in functions:
+        if not callable(function):
+            raise InvalidOptionError(
+                f"The hook {function!r} is not a function; it is called as hook(task, run, state)."
+            )
+    return functions
+
+
+def refuse_unsupported(**options: Any) -> None:
+    """Refuse options that this version does not honour: an option must not be ignored silently."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InvalidOptionError(
+            f"{', '.join(given)}: not supported by this version of Penstock yet. "
+            "Leave the option out; see the changelog for what is there."
+        )

@@ -1,0 +1,68 @@
+"""Small results are kept in the history itself, as JSON where that is exact, else pickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+SMALL_RESULT_LIMIT = 16 * 1024
+"""The largest result, in bytes once encoded, that the history itself keeps."""
+
+_CONSTANTS = {None: b"null", True: b"true", False: b"false"}
+_NOTHING = (None, None)
+
+
+def encode_small(value: Any) -> tuple[bytes | None, str | None]:
+    """Turn a small value into bytes and the name of how; (None, None) when it is not small.
+
+    What it costs is bounded for large values too: encoding stops at the limit.
+
+    Example:
+        >>> encode_small(7)
+        (b'7', 'json')
+    """
+    kind = type(value)
+    if value is None or kind is bool:
+        return _CONSTANTS[value], "json"
+    if kind is int:
+        # The decimal form of a huge number takes quadratic time.
+        return (str(value).encode(), "json") if value.bit_length() < 4096 else _pickled(value)
+    if kind is str:
+        if len(value) > SMALL_RESULT_LIMIT:
+            return _NOTHING
+        encoded = json.dumps(value).encode()
+        return (encoded, "json") if len(encoded) <= SMALL_RESULT_LIMIT else _NOTHING
+    if kind is bytes and len(value) > SMALL_RESULT_LIMIT:
+        return _NOTHING
+    return _pickled(value)
+
+
+class _Full(Exception):
+    """The value takes more room than a small result may."""
+
+
+class _BoundedFile:
+    """A file in memory that refuses to grow beyond the limit."""
+
+    __slots__ = ("chunks", "size")
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > SMALL_RESULT_LIMIT:
+            raise _Full
+        self.chunks.append(bytes(chunk))
+
+
+def _pickled(value: Any) -> tuple[bytes | None, str | None]:
+    file = _BoundedFile()
+    try:
+        pickle.Pickler(file, 5).dump(value)
+    except Exception:
+        # Whatever cannot be pickled is simply not kept; the run itself succeeded.
+        return _NOTHING
+    return b"".join(file.chunks), "pickle"

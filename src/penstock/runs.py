@@ -1,0 +1,190 @@
+"""Task runs and flow runs: what is known of one execution, live in memory.
+
+The history stores them as rows (`history/rows.py`); users meet them through
+`get_run_context()` and `future.task_run`. Only the engine changes them.
+
+Most attributes have class-level defaults, so that making a run assigns few of them: a task
+run is made in about half a microsecond and its size is what it really uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from penstock.ids import to_uuid
+from penstock.states import FINAL_TYPES, State, StateType
+
+
+class Definition(Protocol):
+    """What a run needs to know of the flow or task that it executes."""
+
+    name: str
+    key: str
+    is_async: bool
+    parameter_names: tuple[str, ...]
+
+
+class Run:
+    """What flow runs and task runs have in common.
+
+    Attributes:
+        key: the run's id as 16 bytes.
+        type: the type of the current state.
+        is_over: nothing more will happen to the run; set before its last state is recorded.
+        outcome: the last state, set after it was recorded and is about to be told; None before.
+        created_at: nanoseconds since 1970, like every time here.
+        live: the live flow run it belongs to (a flow run: its own); None for a task called
+            outside a flow.
+    """
+
+    definition: Definition
+    key: bytes
+    created_at: int
+    type: StateType = StateType.PENDING
+    state_name: str | None = None
+    message: str | None = None
+    outcome: State | None = None
+    is_over: bool = False
+    started_at: int | None = None
+    ended_at: int | None = None
+    changed_at: int | None = None
+    attempt: int = 0
+    tags: frozenset[str] = frozenset()
+    error: dict[str, Any] | None = None
+    transitions: list[tuple[str, str | None, int, str | None]] | None = None
+    recorded: StateType | None = None
+    is_async: bool = False
+    log_prints: bool = False
+    live: Any = None
+    recorder: Any = None
+
+    @property
+    def id(self) -> UUID:
+        """The id of the run."""
+        return to_uuid(self.key)
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        if self.outcome is not None:
+            return self.outcome
+        at = self.changed_at or self.started_at or self.created_at
+        return State(self.type, self.state_name, self.message, at, run_key=self.key)
+
+    def enter(self, type: StateType, at: int, name: str | None = None) -> None:
+        """Enter a state that is not the last one."""
+        if self.transitions is None:
+            self.transitions = self._ordinary_transitions()
+        self.transitions.append((type.value, name, at, None))
+        self.type = type
+        self.state_name = name
+        self.changed_at = at
+
+    def close(self, state: State) -> None:
+        """Take over the last state, all but `outcome`: the next step is to record it."""
+        self.is_over = True
+        if state.type in FINAL_TYPES:
+            self.ended_at = state.at
+        self.changed_at = state.at
+        self.type = state.type
+        self.message = state.message
+        self.state_name = state.special_name
+
+    def _ordinary_transitions(self) -> list[tuple[str, str | None, int, str | None]]:
+        passed: list[tuple[str, str | None, int, str | None]] = [
+            (StateType.PENDING.value, None, self.created_at, None)
+        ]
+        if self.started_at is not None:
+            passed.append((StateType.RUNNING.value, None, self.started_at, None))
+        return passed
+
+
+class TaskRun(Run):
+    """One execution of a task (or of a flow inside a flow).
+
+    Attributes:
+        number: n of the name "<task>-<n>".
+        task_number: which task of the flow run this is, in order of first use.
+        upstream: ids of the task runs that it depends on, 16 bytes each.
+        identity: digest of task, inputs and ordinal; None when the inputs have none.
+        preview: its parameters as a JSON object of previews.
+        looked_at: user code has received its failure, or will.
+        values: the values of its parameters; None once the run let go of them.
+        waits: groups of task runs that its code waits for right now.
+    """
+
+    number: int = 0
+    task_number: int = 0
+    custom_name: str | None = None
+    upstream: bytes = b""
+    identity: bytes | None = None
+    preview: str = "{}"
+    parent: TaskRun | None = None
+    parent_key: bytes | None = None
+    subflow_key: bytes | None = None
+    worker: str | None = None
+    looked_at: bool = False
+    kept: bytes | None = None
+    kept_codec: str | None = None
+    callbacks: list[Callable[[TaskRun], None]] | None = None
+    values: tuple[object, ...] | None = None
+
+    waits: Sequence[Sequence[TaskRun]] = ()
+
+    def __init__(self, definition: Definition, key: bytes, created_at: int) -> None:
+        self.definition = definition
+        self.key = key
+        self.created_at = created_at
+        self.is_async = definition.is_async
+
+    @property
+    def name(self) -> str:
+        """The name of the run: "<task>-<n>" or what its template gave."""
+        return self.custom_name or f"{self.definition.name}-{self.number}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The arguments by name; empty once the run has ended and let go of them."""
+        if self.values is None:
+            return {}
+        return dict(zip(self.definition.parameter_names, self.values, strict=False))
+
+    def look_at(self) -> None:
+        """Note that user code has received how the run ended."""
+        if not self.looked_at:
+            self.looked_at = True
+            if self.live is not None:
+                self.live.looked_at(self)
+
+    def __repr__(self) -> str:
+        return f"<TaskRun {self.name!r} {self.state}>"
+
+
+class FlowRun(Run):
+    """One execution of a flow.
+
+    Attributes:
+        parameters: the arguments by name, coerced by annotation.
+        runner: the name of its task runner.
+        parent: the task run that stands for it in the flow run that called it.
+        result_bytes: its kept result.
+    """
+
+    def __init__(self, definition: Definition, key: bytes, created_at: int, name: str) -> None:
+        self.definition = definition
+        self.key = key
+        self.created_at = created_at
+        self.name = name
+        self.is_async = definition.is_async
+        self.parameters: Mapping[str, Any] = {}
+        self.preview = "{}"
+        self.runner = ""
+        self.version: str | None = None
+        self.parent: TaskRun | None = None
+        self.kept: bytes | None = None
+        self.kept_codec: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<FlowRun {self.name!r} of {self.definition.name!r} {self.state}>"

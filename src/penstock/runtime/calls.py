@@ -1,0 +1,232 @@
+"""TaskCall: a submitted task run on its way through a task runner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from penstock.clock import Timer, clock
+from penstock.core.dependencies import Readiness
+from penstock.core.inputs import Found
+from penstock.core.outcomes import raised
+from penstock.runs import TaskRun
+from penstock.runtime.attempts import (
+    TASK_RUN,
+    aattempt,
+    attempt,
+    cancelled_state,
+    is_interruption,
+    timed_out_state,
+)
+from penstock.runtime.interrupts import Interruption
+from penstock.runtime.task_runs import begin_attempt, new_life
+from penstock.runtime.upstreams import Upstreams, value_of
+from penstock.states import State, StateType
+from penstock.task_runners.base import BaseTaskRunner, Loop
+from penstock.task_runners.slots import Slot, current_slot
+
+if TYPE_CHECKING:
+    from penstock.runtime.live import LiveFlowRun
+
+
+class TaskCall:
+    """A task run between its submission and its end; executes one attempt after another.
+
+    Implements the `Call` protocol of task runners.
+    """
+
+    __slots__ = (
+        "_args",
+        "_asyncio_task",
+        "_interruption",
+        "_kwargs",
+        "_token",
+        "_values",
+        "context",
+        "found",
+        "is_async",
+        "is_cancelled",
+        "life",
+        "live",
+        "loop",
+        "priority",
+        "queued",
+        "readiness",
+        "runner",
+        "slot",
+        "task",
+        "task_run",
+        "timer",
+        "upstreams",
+    )
+
+    def __init__(
+        self,
+        live: LiveFlowRun,
+        task: Any,
+        task_run: TaskRun,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        found: Found | None,
+        runner: BaseTaskRunner,
+        loop: Loop,
+    ) -> None:
+        self.live = live
+        self.task = task
+        self.task_run = task_run
+        self._args = args
+        self._kwargs = kwargs
+        self._values = task_run.values
+        self.found = found
+        self.runner = runner
+        self.loop = loop
+        self.is_async: bool = task.is_async
+        self.priority: int = task.priority
+        self.context: Context = copy_context()
+        self.life = new_life(task)
+        self.queued = 0
+        self.slot: Slot | None = None
+        self.timer: Timer | None = None
+        self.readiness: Readiness | None = None
+        self.upstreams: Upstreams = {}
+        self.is_cancelled = False
+        self._interruption: Interruption | None = None
+        self._asyncio_task: Any = None
+        self._token: list[None] = []
+
+    @property
+    def key(self) -> UUID:
+        """The id of this attempt: of the task run at first, a new one for each retry."""
+        return self.task_run.id if self.task_run.attempt == 0 else uuid4()
+
+    def __call__(self) -> Awaitable[State]:
+        """Execute one attempt anywhere; awaiting gives its State."""
+        return self._execute_anywhere()
+
+    def run(self) -> None:
+        """Execute one attempt of a synchronous task here and report its end."""
+        token = self._token
+        self._report(token, self.context.run(self._execute, token))
+
+    async def arun(self) -> None:
+        """Execute one attempt on the running loop, in the current context, and report its end."""
+        token = self._token
+        self._report(token, await self._aexecute())
+
+    def finished(self, state: State) -> None:
+        """Report how the attempt ended. Thread-safe; only the first report of an attempt counts."""
+        self._report(self._token, state)
+
+    def arrive(self, upstream: TaskRun) -> None:
+        """Note that an upstream has settled."""
+        assert self.readiness is not None
+        if self.readiness.arrive():
+            self.live.upstreams_settled(self)
+
+    def get_ready(self) -> None:
+        """Get ready for the next attempt, before it is placed."""
+        if self._token or self.task_run.attempt:
+            # The thread of an attempt that was given up may still be inside the old context.
+            self.context = self.context.copy()
+        self._token = [None]
+
+    def stop(self) -> None:
+        """Stop the attempt that runs, as far as that is possible, and end it CANCELLED."""
+        self.is_cancelled = True
+        if self._asyncio_task is not None:
+            self._asyncio_task.get_loop().call_soon_threadsafe(self._asyncio_task.cancel)
+            return
+        self._end_early(self._token, cancelled_state(self.task_run))
+
+    def let_go(self) -> None:
+        """Drop the arguments: the run has ended."""
+        self._args, self._kwargs, self._values, self.found = (), {}, None, None
+
+    def _report(self, token: list[None], state: State) -> None:
+        try:
+            token.pop()
+        except IndexError:
+            return
+        if self.is_cancelled and state.type is not StateType.COMPLETED:
+            state = cancelled_state(self.task_run)
+        self.live.advance(self, state)
+
+    def _prepare(self) -> None:
+        """Enter RUNNING with the arguments resolved; that happens once, before any attempt."""
+        begin_attempt(self.task_run, self.live.recorder)
+        if self.found is not None:
+            assert self._values is not None
+            self._values = self.task_run.values = self.found.replace(self._values, value_of)
+            self._args, self._kwargs = self.task.signature.call_arguments(self._values)
+            self.found = None
+
+    def _execute(self, token: list[None]) -> State:
+        run = self.task_run
+        current_slot.set(self.slot)
+        try:
+            self._prepare()
+        except Exception as exc:
+            return raised(exc, TASK_RUN, self.live.now(), run.key)
+        interruption = self._interruption = Interruption()
+        seconds = self.task.timeout_seconds
+        timer = None
+        if seconds is not None:
+            timer = clock.call_later(seconds, partial(self._time_over, interruption, token))
+        state = attempt(run, self.task.fn, self._args, self._kwargs, interruption)
+        if timer is not None:
+            timer.cancel()
+        if interruption.fired and is_interruption(state):
+            return cancelled_state(run) if self.is_cancelled else timed_out_state(run, seconds)
+        return state
+
+    async def _aexecute(self) -> State:
+        import asyncio
+
+        run = self.task_run
+        current_slot.set(self.slot)
+        try:
+            self._prepare()
+        except Exception as exc:
+            return raised(exc, TASK_RUN, self.live.now(), run.key)
+        self._asyncio_task = asyncio.current_task()
+        try:
+            if self.is_cancelled:
+                return cancelled_state(run)
+            return await aattempt(
+                run, self.task.fn, self._args, self._kwargs, self.task.timeout_seconds
+            )
+        finally:
+            self._asyncio_task = None
+
+    async def _execute_anywhere(self) -> State:
+        if not self.is_async:
+            return self.context.run(self._execute, self._token)
+        import asyncio
+
+        return await asyncio.create_task(self._aexecute(), context=self.context)
+
+    def _time_over(self, interruption: Interruption, token: list[None]) -> None:
+        if not token:
+            return
+        interruption.fire()
+        if not interruption.is_main:
+            # A thread may not notice for long: the run is final now. Not on the clock's thread,
+            # where hooks of the user's would hold up every other delay.
+            state = timed_out_state(self.task_run, self.task.timeout_seconds)
+            threading.Thread(
+                target=self._end_early, args=(token, state), name="penstock-timeout", daemon=True
+            ).start()
+
+    def _end_early(self, token: list[None], state: State) -> None:
+        interruption, slot = self._interruption, self.slot
+        if interruption is not None:
+            interruption.fire()
+        if not token:
+            return
+        if slot is not None:
+            slot.abandon()
+        self._report(token, state)

@@ -1,0 +1,509 @@
+"""LiveFlowRun: a flow run while it runs. Places task runs when they are ready, settles them,
+and knows which are still open and which failures nobody has looked at.
+
+    submit ──► wait for upstreams ──► advance(life) ──► runner.place ──► call runs
+                     │ not completed        ▲                               │
+                     ▼                      └── Retry ◄── report ◄──────────┘
+                 NotReady                                   │ final
+                                                            ▼
+                                     finish: record, hooks, tell waiters, release dependents
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from time import sleep, time_ns
+from typing import Any
+from uuid import UUID
+
+from penstock.clock import Timer, clock
+from penstock.core.identity import Ordinals
+from penstock.core.dependencies import Readiness
+from penstock.core.inputs import find
+from penstock.core.lifecycle import ATTEMPT, Retry
+from penstock.core.outcomes import FAILURES
+from penstock.history.recorder import CHANGED, TASK, Recorder
+from penstock.history.text import LONGEST_NAME, clean_text
+from penstock.runs import FlowRun, TaskRun
+from penstock.runtime.attempts import cancelled_state
+from penstock.runtime.calls import TaskCall
+from penstock.runtime.loops import FlowLoop
+from penstock.runtime.runners import RunningRunner
+from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
+from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_of
+from penstock.runtime.waiting import wait_for_run
+from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
+from penstock.task_runners.base import BaseTaskRunner
+from penstock.task_runners.slots import current_slot
+
+COMPLETED = StateType.COMPLETED
+logger = logging.getLogger("penstock.flow_runs")
+_registry: dict[bytes, LiveFlowRun] = {}
+_settling = threading.local()
+_starting = threading.RLock()
+_PLACED_TOGETHER = 64
+
+
+def live_flow_runs() -> list[LiveFlowRun]:
+    """Give the flow runs that run in this process now, outermost first."""
+    return list(_registry.values())
+
+
+class LiveFlowRun:
+    """The running side of one flow run. Thread-safe.
+
+    Attributes:
+        flow_run, flow: what runs.
+        recorder: where everything is recorded.
+        task_runner: its main task runner, started on first use.
+        loop: the loop for asynchronous tasks: the caller's in an async flow.
+        side_loop: a loop that is never the caller's, for blocking calls of async code.
+        ordinals: tells apart task runs with equal inputs.
+    """
+
+    def __init__(
+        self, flow: Any, flow_run: FlowRun, recorder: Recorder, runner: BaseTaskRunner, loop: Any
+    ) -> None:
+        self.flow = flow
+        self.flow_run = flow_run
+        self.recorder = recorder
+        self.task_runner = runner
+        self.loop = FlowLoop(loop)
+        self.side_loop = self.loop if loop is None else FlowLoop()
+        self.ordinals = Ordinals()
+        self.lock = threading.Lock()
+        self.total = 0
+        self.kept: dict[bytes, TaskRun] = {}
+        self._open: dict[TaskRun, TaskCall] = {}
+        self._held: list[BaseTaskRunner] = []
+        self._unseen: dict[TaskRun, None] = {}
+        self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
+        self._task_names: dict[int, str] = {}
+        self._failures: list[tuple[str, str, str]] = []
+        self._running: dict[int, RunningRunner] = {}
+        self._idle_rings: list[Callable[[], object]] = []
+        self._is_ending = False
+        _registry[flow_run.key] = self
+
+    # What the progress display reads.
+
+    @property
+    def id(self) -> UUID:
+        """The id of the flow run."""
+        return self.flow_run.id
+
+    @property
+    def name(self) -> str:
+        """The name of the flow run."""
+        return self.flow_run.name
+
+    @property
+    def flow_name(self) -> str:
+        """The name of the flow."""
+        name: str = self.flow.name
+        return name
+
+    @property
+    def runner(self) -> str:
+        """The name of the main task runner."""
+        return str(self.task_runner)
+
+    @property
+    def started_at(self) -> int:
+        """When the flow run was made, in nanoseconds since 1970."""
+        return self.flow_run.created_at
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Give the recorded number of task runs by task name and state type."""
+        counts = self.recorder.counts(self.flow_run.key)
+        return {self._task_names[task]: states for task, states in sorted(counts.items())}
+
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Give (task run name, error, task run id) of what failed, in order."""
+        return list(self._failures)
+
+    # Task runs come in.
+
+    def enrol(self, run: TaskRun) -> None:
+        """Number a new task run of this flow run."""
+        task = run.definition
+        entry = self._numbers.get((task.key, task.name))
+        if entry is None:
+            entry = self._add_task(task)
+        run.live = self
+        run.recorder = self.recorder
+        run.task_number = entry[0]
+        run.number = next(entry[1])
+        self.total += 1
+
+    def _add_task(self, task: Any) -> tuple[int, itertools.count[int]]:
+        with self.lock:
+            entry = self._numbers.get((task.key, task.name))
+            if entry is None:
+                number = len(self._numbers) + 1
+                name = clean_text(task.name, LONGEST_NAME)
+                self._task_names[number] = name
+                entry = self._numbers[task.key, task.name] = (number, itertools.count())
+                self.recorder.record(TASK, (self.flow_run.key, number, task.key, name))
+            return entry
+
+    def submit(
+        self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any = None
+    ) -> TaskRun:
+        """Submit one task run: it is placed once its upstreams have settled."""
+        run, call = self._take_in(task, args, kwargs, wait_for)
+        if call is not None:
+            self.advance(call, None)
+            if call.runner.runs_in_caller and not self.flow_run.is_async:
+                wait_for_run(run, None)
+        return run
+
+    def submit_all(
+        self, task: Any, calls: Iterable[tuple[Any, Any]], wait_for: Any = None
+    ) -> list[TaskRun]:
+        """Submit many task runs of one task, placing those that are ready in groups."""
+        runs, ready = [], []
+        for args, kwargs in calls:
+            run, call = self._take_in(task, args, kwargs, wait_for)
+            runs.append(run)
+            if call is not None:
+                ready.append(call)
+                if len(ready) == _PLACED_TOGETHER:
+                    self._begin(ready)
+                    ready = []
+        self._begin(ready)
+        return runs
+
+    def _take_in(
+        self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any
+    ) -> tuple[TaskRun, TaskCall | None]:
+        """Make a task run and its call; the call is given only when it is ready now."""
+        values = task.signature.values(args, kwargs)
+        found = find(values)
+        running = self._runner_for(task)
+        self.recorder.make_room()
+        run = make_task_run(task, values, found, self)
+        if run.outcome is not None:
+            return run, None
+        call = TaskCall(self, task, run, args, kwargs, found, running.runner, running.loop)
+        self._open[run] = call
+        self.recorder.record(CHANGED, run)
+        awaited = None if wait_for is None else find((wait_for,))
+        if found is None and awaited is None:
+            return run, call
+        if awaited is not None:
+            run.upstream += keys_of(awaited)
+        return run, call if self._await_upstreams(call, merged(found, awaited)) else None
+
+    def _await_upstreams(self, call: TaskCall, upstreams: Upstreams) -> bool:
+        """Have the call go on once its upstreams have settled; tell whether that is now."""
+        call.upstreams = upstreams
+        call.readiness = Readiness(len(upstreams))
+        arrive = call.arrive
+        for dependency in upstreams:
+            run = run_of(dependency)
+            if run is None:
+                call.readiness.arrive()
+            else:
+                run.live.when_over(run, arrive)
+        if not call.readiness.arrive():
+            self._wait_in_caller(call)
+            return False
+        return self._is_let_through(call)
+
+    def _wait_in_caller(self, call: TaskCall) -> None:
+        """On a runner that runs calls in the caller, wait right here until it has."""
+        if call.runner.runs_in_caller and not self.flow_run.is_async:
+            wait_for_run(call.task_run, None)
+
+    def upstreams_settled(self, call: TaskCall) -> None:
+        """Go on with a call whose last upstream has settled."""
+        if not call.task_run.is_over and self._is_let_through(call):
+            self.advance(call, None)
+
+    def _is_let_through(self, call: TaskCall) -> bool:
+        """Tell whether all upstreams completed; otherwise the run ends NotReady."""
+        refused = refusal(call.upstreams, call.task_run.key)
+        if refused is None:
+            call.upstreams = {}
+            return True
+        self.finish(call, refused)
+        return False
+
+    def _begin(self, calls: Sequence[TaskCall]) -> None:
+        """Begin the lives of calls of one task and place them together."""
+        placeable = []
+        for call in calls:
+            if not call.task_run.is_over and call.life.send(None) is ATTEMPT:
+                call.get_ready()
+                placeable.append(call)
+        if placeable:
+            self._place(placeable)
+
+    def _place(self, calls: Sequence[TaskCall]) -> None:
+        try:
+            calls[0].runner.place(calls)
+        except Exception as exc:
+            for call in calls:
+                call.finished(exception_to_crashed_state(exc))
+
+    # Task runs go on and end.
+
+    def advance(self, call: TaskCall, answer: Any) -> None:
+        """Send the life of a call an answer and perform what it wants done next."""
+        try:
+            command = call.life.send(answer)
+            while True:
+                if command is ATTEMPT:
+                    call.get_ready()
+                    return self._place((call,))
+                if isinstance(command, Retry):
+                    if not self._retry_here(call, command):
+                        return None
+                    command = call.life.send(None)
+                    continue
+                command = call.life.send(ask_retry(call.task, call.task_run, command))  # type: ignore[arg-type]
+        except StopIteration as end:
+            self.finish(call, end.value)
+
+    def _retry_here(self, call: TaskCall, command: Retry) -> bool:
+        """Arrange for a retry; tell whether it is to be made here and now."""
+        await_retry(call.task_run, command, self.recorder)
+        if call.is_cancelled or self._is_ending:
+            self.finish(call, cancelled_state(call.task_run))
+            return False
+        if call.runner.runs_in_caller and not call.is_async:
+            sleep(command.seconds)
+            return True
+        call.timer = clock.call_later(command.seconds, lambda: self._retry_now(call))
+        return False
+
+    def _retry_now(self, call: TaskCall) -> None:
+        call.timer = None
+        if call.runner.runs_in_caller:
+            call.loop.spawn(self._advance_on_loop, call)
+        else:
+            self.advance(call, None)
+
+    async def _advance_on_loop(self, call: TaskCall) -> None:
+        self.advance(call, None)
+
+    def finish(self, call: TaskCall, state: State) -> None:
+        """End a task run: record it, run its hooks, tell whoever waits for it.
+
+        Telling may end further runs (a chain of runs that are not ready): they are taken in turn
+        rather than inside each other, so that no chain is too long.
+        """
+        queue = getattr(_settling, "queue", None)
+        if queue is not None:
+            queue.append((self, call, state))
+            return
+        queue = _settling.queue = deque([(self, call, state)])
+        try:
+            while queue:
+                live, one_call, one_state = queue.popleft()
+                live._finish(one_call, one_state)
+        finally:
+            _settling.queue = None
+
+    def _finish(self, call: TaskCall, state: State) -> None:
+        run = call.task_run
+        with self.lock:
+            if run.is_over:
+                return
+            run.is_over = True
+        settle(run, state, self.recorder)
+        self.note_end(run, state)
+        with self.lock:
+            run.outcome = state
+            callbacks, run.callbacks = run.callbacks, None
+            del self._open[run]
+            rings: list[Callable[[], object]] = []
+            if not self._open and self._idle_rings:
+                rings, self._idle_rings = self._idle_rings, []
+        call.let_go()
+        for callback in callbacks or ():
+            _contained(callback, run)
+        for ring in rings:
+            ring()
+
+    def note_end(self, run: TaskRun, state: State) -> None:
+        """Keep what the flow run's own end will be decided on."""
+        if state.type is COMPLETED:
+            if self.flow.retry_policy.retries and run.identity is not None:
+                self.kept[run.identity] = run
+        elif state.type in FAILURES:
+            with self.lock:
+                if not run.looked_at:
+                    self._unseen[run] = None
+            problem = state.result(raise_on_failure=False)
+            error = describe_exception(problem) if isinstance(problem, BaseException) else ""
+            self._failures.append((run.name, error or state.message or "", str(run.id)))
+
+    def looked_at(self, run: TaskRun) -> None:
+        """Note that user code has received how a task run ended."""
+        with self.lock:
+            self._unseen.pop(run, None)
+
+    def when_over(self, run: TaskRun, function: Callable[[TaskRun], object]) -> None:
+        """Call a function once a task run is over; at once if it is."""
+        with self.lock:
+            if run.outcome is None:
+                if run.callbacks is None:
+                    run.callbacks = []
+                run.callbacks.append(function)
+                return
+        _contained(function, run)
+
+    # What waiting code asks.
+
+    def run_inline(self, run: TaskRun) -> None:
+        """Run a placed call that no worker has taken yet in this thread, if there is one."""
+        call = self._open.get(run)
+        if call is not None and not call.is_async and call.runner.take_back(call):
+            call.slot = current_slot.get()
+            call.run()
+
+    def unfinished_upstreams(self, run: TaskRun) -> list[TaskRun]:
+        """Give the upstreams that a task run still waits for."""
+        call = self._open.get(run)
+        if call is None:
+            return []
+        runs = [run_of(dependency) for dependency in list(call.upstreams)]
+        return [run for run in runs if run is not None and run.outcome is None]
+
+    def needs_this_loop(self, run: TaskRun) -> bool:
+        """Tell whether a task run can only end while the calling thread's loop goes on."""
+        seen, pending = {run}, [run]
+        while pending:
+            call = pending[-1].live._open.get(pending.pop())
+            if call is None:
+                continue
+            if (call.is_async or call.runner.suspends) and call.loop.runs_here():
+                return True
+            for upstream in call.live.unfinished_upstreams(call.task_run):
+                if upstream not in seen:
+                    seen.add(upstream)
+                    pending.append(upstream)
+        return False
+
+    def now(self) -> int:
+        """Give the time in nanoseconds since 1970."""
+        return time_ns()
+
+    # Cancelling and ending.
+
+    def cancel(self, run: TaskRun) -> bool:
+        """Cancel a task run; tell whether it is or will be cancelled."""
+        call = self._open.get(run)
+        if call is None or run.is_over:
+            return False
+        timer = call.timer
+        if not self._is_placed(call) or call.runner.take_back(call) or _stopped(timer):
+            call.is_cancelled = True
+            self.finish(call, cancelled_state(run))
+        else:
+            call.stop()
+        return True
+
+    def _is_placed(self, call: TaskCall) -> bool:
+        return not call.upstreams
+
+    def cancel_unstarted(self) -> None:
+        """Cancel what has not started; what runs goes on."""
+        self._is_ending = True
+        for run, call in list(self._open.items()):
+            if run.started_at is None or call.timer is not None:
+                timer = call.timer
+                if call.upstreams or call.runner.take_back(call) or _stopped(timer):
+                    self.finish(call, cancelled_state(run))
+
+    def stop_all(self) -> None:
+        """Cancel what has not started, and stop what runs."""
+        self.cancel_unstarted()
+        for run in list(self._open):
+            self.cancel(run)
+
+    def give_up(self) -> None:
+        """End what is still open as CANCELLED, whether its code has stopped or not."""
+        for run, call in list(self._open.items()):
+            message = "The flow run ended before the task run could be stopped."
+            self.finish(call, cancelled_state(run, message))
+
+    def when_idle(self, ring: Callable[[], object]) -> None:
+        """Call a function once no task run is open; at once if none is."""
+        with self.lock:
+            if self._open:
+                self._idle_rings.append(ring)
+                return
+        ring()
+
+    def open_names(self) -> list[str]:
+        """Give the names of the task runs that are still open."""
+        return [run.name for run in list(self._open)]
+
+    def unseen(self) -> list[State]:
+        """Give the failures nobody looked at, in the order in which they happened."""
+        return [run.outcome for run in list(self._unseen) if run.outcome is not None]
+
+    def unseen_names(self) -> list[str]:
+        """Give the names of the task runs whose failures nobody looked at."""
+        return [run.name for run in list(self._unseen)]
+
+    def begin_again(self) -> None:
+        """Get ready for another attempt of the flow: failures of the last one are history."""
+        self.ordinals = Ordinals()
+        self._unseen.clear()
+        self.total = 0
+        self._is_ending = False
+
+    def close(self) -> None:
+        """Stop the runners and the loops."""
+        try:
+            for running in reversed(list(self._running.values())):
+                running.stop()
+        finally:
+            self._running.clear()
+            self.side_loop.close()
+            _registry.pop(self.flow_run.key, None)
+
+    # Runners.
+
+    def _runner_for(self, task: Any) -> RunningRunner:
+        wanted: BaseTaskRunner = task.task_runner or self.task_runner
+        running = self._running.get(id(wanted))
+        return running if running is not None else self._start(wanted)
+
+    def _start(self, wanted: BaseTaskRunner) -> RunningRunner:
+        """Start a runner unless an equal one runs already."""
+        with _starting:
+            for running in self._running.values():
+                if running.runner == wanted:
+                    self._running[id(wanted)] = running
+                    return running
+            runner = wanted if wanted is self.task_runner else wanted.duplicate()
+            # A runner that suspends while it starts must not do so on a loop that waits for it.
+            loop = self.side_loop if runner.suspends else self.loop
+            running = RunningRunner(runner, loop)
+            running.start()
+            self._running[id(wanted)] = running
+            self._held.append(wanted)
+            return running
+
+
+def _stopped(timer: Timer | None) -> bool:
+    if timer is None or timer.function is None:
+        return False
+    timer.cancel()
+    return True
+
+
+def _contained(function: Callable[[TaskRun], object], run: TaskRun) -> None:
+    try:
+        function(run)
+    except Exception:
+        logger.exception("A callback of task run %r failed.", run.name)

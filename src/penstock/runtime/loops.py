@@ -1,0 +1,181 @@
+"""The event loop of a flow run: the caller's own, or one in a thread of its own on demand.
+
+    async flow:  the caller's loop
+    sync flow:   thread "penstock-loop", started when something asynchronous is first submitted
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    import asyncio
+
+_Start = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], Context | None]
+
+
+def running_loop() -> Any:
+    """Give the loop that runs in this thread, or None; does not load asyncio for that."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
+class FlowLoop:
+    """An event loop that any thread can give coroutines to.
+
+    Args:
+        loop: the caller's loop; None starts one in a thread of its own when it is needed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+        self._thread: threading.Thread | None = None
+        self._starts: deque[_Start] = deque()
+        self._is_scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a loop already."""
+        return self._loop is not None
+
+    def runs_here(self) -> bool:
+        """Tell whether the calling thread is the one that runs the loop."""
+        return self._loop is not None and running_loop() is self._loop
+
+    def spawn(
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *arguments: Any,
+        context: Context | None = None,
+    ) -> None:
+        """Start a coroutine function on the loop; many calls cost one wake-up. Thread-safe."""
+        if self.runs_here():
+            self._start(function, arguments, context)
+            return
+        self._starts.append((function, arguments, context))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._opened().call_soon_threadsafe(self._drain)
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine function on the loop, in the current context, and wait for its end.
+
+        Blocks the calling thread, which must not be the loop's own.
+        """
+        import asyncio
+
+        context = copy_context()
+        ended = SimpleQueue[Any]()
+
+        async def contain() -> None:
+            try:
+                ended.put((await asyncio.create_task(function(), context=context), None))
+            except BaseException as exc:
+                ended.put((None, exc))
+
+        self.spawn(contain)
+        value, problem = ended.get()
+        if problem is not None:
+            raise problem
+        return value
+
+    def close(self) -> None:
+        """Stop the loop if it is our own. Nothing may be running on it any more."""
+        if self._thread is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._thread = self._loop = None
+
+    def _opened(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_serve, args=(self._loop,), name="penstock-loop", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def _drain(self) -> None:
+        self._is_scheduled = False
+        while self._starts:
+            self._start(*self._starts.popleft())
+
+    def _start(
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        arguments: tuple[Any, ...],
+        context: Context | None,
+    ) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(function(*arguments), context=context)
+        # The loop itself only keeps weak references to its tasks.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    import asyncio
+
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class LoopAlarm:
+    """Tells one event loop, from any thread, that awaited things are done: in groups."""
+
+    _alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarm] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> LoopAlarm:
+        """Give the alarm of a loop: one for all that wait on it."""
+        alarm = cls._alarms.get(loop)
+        if alarm is None:
+            alarm = cls._alarms[loop] = cls(weakref.proxy(loop))
+        return alarm
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._is_scheduled = False
+
+    def ring(self, waiter: asyncio.Future[None]) -> None:
+        """Resolve a future of the loop. Thread-safe."""
+        if running_loop() is waiter.get_loop():
+            _resolve(waiter)
+            return
+        self._done.append(waiter)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._is_scheduled = False
+        while self._done:
+            _resolve(self._done.popleft())
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

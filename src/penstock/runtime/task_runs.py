@@ -1,0 +1,134 @@
+"""Task runs: made, retried, settled. What every way of executing one has in common."""
+
+from __future__ import annotations
+
+from random import random
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from penstock.annotations import Dependency
+from penstock.core.identity import input_digest, run_identity
+from penstock.core.inputs import Found
+from penstock.core.lifecycle import AskRetry, Life, Retry, run_life
+from penstock.core.outcomes import raised
+from penstock.core.previews import preview_parameters
+from penstock.history.recorder import CHANGED, ENDED, Recorder
+from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
+from penstock.ids import new_task_run_key
+from penstock.results.small import encode_small
+from penstock.runs import FlowRun, TaskRun
+from penstock.runtime.context import current_run, current_tags
+from penstock.runtime.errors import describe
+from penstock.runtime.hooks import run_hooks
+from penstock.runtime.prints import record_prints
+from penstock.runtime.upstreams import keys_of, run_of
+from penstock.states import AWAITING_RETRY, RETRYING, State, StateType
+
+if TYPE_CHECKING:
+    from penstock.runtime.live import LiveFlowRun
+
+COMPLETED, RUNNING = StateType.COMPLETED, StateType.RUNNING
+
+
+def make_task_run(
+    task: Any, values: tuple[object, ...], found: Found | None, live: LiveFlowRun | None
+) -> TaskRun:
+    """Make a task run of a task in a flow run, or of a task called on its own.
+
+    When the flow is tried again and an equal task run has completed before, that one is given.
+    """
+    identity = None if live is None else _identity(task, values, found, live)
+    if live is not None and live.kept and identity in live.kept:
+        return live.kept[identity]
+    now = time_ns()
+    run = TaskRun(task, new_task_run_key(now), now)
+    run.values = values
+    if values:
+        run.preview = preview_parameters(task.parameter_names, values)
+    if live is not None:
+        live.enrol(run)
+        run.identity = identity
+        if found is not None and found.dependencies:
+            run.upstream = keys_of(found)
+    tags = current_tags.get()
+    if tags or task.tags:
+        run.tags = frozenset(sorted(tags | task.tags)[:MOST_TAGS])
+    parent = current_run.get()
+    if isinstance(parent, TaskRun):
+        run.parent_key = parent.key
+    if task.task_run_name is not None:
+        run.custom_name = named(task.task_run_name, task.parameter_names, values)
+    if task.log_prints or (task.log_prints is None and parent is not None and parent.log_prints):
+        run.log_prints = True
+        record_prints()
+    return run
+
+
+def named(template: Any, names: tuple[str, ...], values: tuple[object, ...]) -> str:
+    """Make the name of a run from its template: a format string, or a callable."""
+    if callable(template):
+        return clean_text(str(template()), LONGEST_NAME)
+    return clean_text(template.format(**dict(zip(names, values, strict=True))), LONGEST_NAME)
+
+
+def _identity(
+    task: Any, values: tuple[object, ...], found: Found | None, live: LiveFlowRun
+) -> bytes | None:
+    digest = input_digest(task.key, values, identity_of, found)
+    return None if digest is None else run_identity(digest, live.ordinals.next(digest))
+
+
+def identity_of(dependency: Dependency) -> bytes | None:
+    """Give the identity of the run behind a future; a state alone has none."""
+    run = run_of(dependency)
+    return None if run is None else run.identity
+
+
+def new_life(task: Any) -> Life:
+    """Give the life of a run of a task or flow, not yet begun."""
+    return run_life(task.retry_policy, task.retry_condition_fn is not None, random)
+
+
+def begin_attempt(run: TaskRun | FlowRun, recorder: Recorder) -> None:
+    """Enter RUNNING: the next thing to happen is a call of the function."""
+    now = time_ns()
+    run.attempt += 1
+    if run.started_at is None:
+        run.started_at = now
+        run.type = RUNNING
+    else:
+        run.enter(RUNNING, now, RETRYING)
+    recorder.record(CHANGED, run)
+
+
+def await_retry(run: TaskRun | FlowRun, command: Retry, recorder: Recorder) -> None:
+    """Enter AwaitingRetry, remembering why the attempt failed."""
+    run.enter(StateType.SCHEDULED, time_ns(), AWAITING_RETRY)
+    run.message = command.state.message
+    recorder.record(CHANGED, run)
+
+
+def ask_retry(task: Any, run: TaskRun, command: AskRetry) -> State | None:
+    """Ask the user's condition whether to retry; a condition that raises ends the run."""
+    try:
+        if task.retry_condition_fn(task, run, command.state):
+            return None
+    except Exception as exc:
+        exc.__context__ = command.state.data
+        return raised(exc, "Retry condition", time_ns(), run.key)
+    return command.state
+
+
+def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
+    """Write down how a task run ended and run its hooks; telling others comes next."""
+    state.run_key = run.key
+    run.close(state)
+    if state.type is COMPLETED:
+        run.kept, run.kept_codec = encode_small(state.data)
+    elif isinstance(state.data, BaseException):
+        run.error = describe(state.data)
+    run.values = None
+    recorder.record(ENDED, run)
+    hooks = run.definition.hooks
+    if hooks:
+        run_hooks(hooks, run.definition, run, state)

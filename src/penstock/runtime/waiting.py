@@ -1,0 +1,178 @@
+"""How code waits for task runs: blocking or awaiting, without holding a slot, and never for ever.
+
+Before it waits, a task run says what it waits for, so that a circle of waits is found at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, TypeVar
+
+from penstock.errors import BlockingWaitError, DeadlockError
+from penstock.runs import TaskRun
+from penstock.runtime.context import current_run
+from penstock.runtime.loops import LoopAlarm, running_loop
+from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
+
+T = TypeVar("T")
+# A thread other than the main one can only be interrupted between two waits.
+_SLICE_SECONDS = 0.25
+
+
+def wait_for_run(run: TaskRun, timeout: float | None) -> bool:
+    """Block until a task run is over; tell whether it is."""
+    live = run.live
+    _refuse_to_block_the_loop(run)
+    if current_slot.get() is not None and timeout is None:
+        # A worker that would only wait can as well do the work itself.
+        live.run_inline(run)
+    if run.outcome is not None:
+        return True
+    bell: SimpleQueue[TaskRun] = SimpleQueue()
+    live.when_over(run, bell.put)
+    return block_until(bell, [run], timeout) is not None
+
+
+def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | None) -> T | None:
+    """Block until something arrives in a queue; None when the timeout passed first.
+
+    Args:
+        bell: what is waited for.
+        runs: the task runs that are expected to ring.
+        timeout: seconds; None waits as long as it takes.
+    """
+    try:
+        return bell.get_nowait()
+    except Empty:
+        for run in runs:
+            _refuse_to_block_the_loop(run)
+    with said_to_wait(runs), slot_left():
+        return _sliced(bell, timeout)
+
+
+def _sliced(bell: SimpleQueue[T], timeout: float | None) -> T | None:
+    if threading.current_thread() is threading.main_thread() and timeout is None:
+        return bell.get()
+    deadline = None if timeout is None else monotonic() + timeout
+    while True:
+        left = _SLICE_SECONDS if deadline is None else deadline - monotonic()
+        try:
+            return bell.get(timeout=max(0.0, min(left, _SLICE_SECONDS)))
+        except Empty:
+            if deadline is not None and monotonic() >= deadline:
+                return None
+
+
+class AwaitedSignal:
+    """Something that any thread can ring and the running loop can wait for."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._asyncio = asyncio
+        self._alarm = LoopAlarm.of(asyncio.get_running_loop())
+        self._waiter: Any = self._alarm.loop.create_future()
+
+    def ring(self, *_: object) -> None:
+        """Wake whoever waits. Thread-safe."""
+        self._alarm.ring(self._waiter)
+
+    async def wait(self, runs: Sequence[TaskRun], timeout: float | None) -> bool:
+        """Wait until it rings, and get ready to ring again; False when the time was over."""
+        with said_to_wait(runs):
+            async with slot_left_async():
+                await self._asyncio.wait([self._waiter], timeout=timeout)
+        if not self._waiter.done():
+            return False
+        self._waiter = self._alarm.loop.create_future()
+        return True
+
+
+def await_signal() -> AwaitedSignal:
+    """Make a signal on the running loop."""
+    return AwaitedSignal()
+
+
+async def await_run(run: TaskRun) -> None:
+    """Wait on the running loop until a task run is over."""
+    alarm = LoopAlarm.of(running_loop())
+    waiter = alarm.loop.create_future()
+    run.live.when_over(run, lambda _: alarm.ring(waiter))
+    if current_run.get() is None or current_slot.get() is None:
+        await waiter
+        return
+    with said_to_wait([run]):
+        async with slot_left_async():
+            await waiter
+
+
+@contextmanager
+def said_to_wait(runs: Sequence[TaskRun]) -> Iterator[None]:
+    """Say that the current task run waits for others.
+
+    Raises:
+        DeadlockError: they wait, in the end, for the current one.
+    """
+    waiter = current_run.get()
+    if not isinstance(waiter, TaskRun) or not runs:
+        yield
+        return
+    waiter.waits = [*waiter.waits, runs]
+    try:
+        for run in runs if len(runs) == 1 else ():
+            _refuse_circle(waiter, run)
+        yield
+    finally:
+        waiter.waits = [wait for wait in waiter.waits if wait is not runs]
+
+
+def _refuse_circle(waiter: TaskRun, target: TaskRun) -> None:
+    """Follow what the target waits for; every step is a wait that cannot be avoided."""
+    came_from: dict[TaskRun, TaskRun | None] = {target: None}
+    pending = [target]
+    while pending:
+        run = pending.pop()
+        if run is waiter:
+            raise DeadlockError(_circle(waiter, run, came_from))
+        for follower in _inevitable(run):
+            if follower not in came_from:
+                came_from[follower] = run
+                pending.append(follower)
+
+
+def _inevitable(run: TaskRun) -> list[TaskRun]:
+    if run.outcome is not None:
+        return []
+    upstream: list[TaskRun] = [] if run.live is None else run.live.unfinished_upstreams(run)
+    # Several waits at once (gather), or one for several runs, may be given up halfway.
+    waits = run.waits
+    blocked = list(waits[0]) if len(waits) == 1 and len(waits[0]) == 1 else []
+    return upstream + blocked
+
+
+def _circle(waiter: TaskRun, run: TaskRun, came_from: dict[TaskRun, TaskRun | None]) -> str:
+    names = [run.name]
+    before = came_from[run]
+    while before is not None:
+        names.append(before.name)
+        before = came_from[before]
+    chain = " -> ".join([waiter.name, *reversed(names)])
+    return (
+        f"Task runs wait for each other in a circle: {chain}. None of them can go on. "
+        "Return the future instead of waiting for it inside the task."
+    )
+
+
+def _refuse_to_block_the_loop(run: TaskRun) -> None:
+    if "asyncio" not in sys.modules or run.live is None or run.outcome is not None:
+        return
+    if running_loop() is not None and run.live.needs_this_loop(run):
+        raise BlockingWaitError(
+            f"Waiting here for task run {run.name!r} would block the event loop that has to "
+            "run it. Use 'await future' instead of 'future.result()' or 'future.wait()'."
+        )

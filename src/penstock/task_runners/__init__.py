@@ -1,0 +1,32 @@
+"""Task runners: where task runs execute. Each name is loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.task_runners.base import BaseTaskRunner, TaskConcurrencyType
+    from penstock.task_runners.concurrent import ConcurrentTaskRunner
+    from penstock.task_runners.sequential import SequentialTaskRunner
+
+_MODULES = {
+    "BaseTaskRunner": "base",
+    "ConcurrentTaskRunner": "concurrent",
+    "SequentialTaskRunner": "sequential",
+    "TaskConcurrencyType": "base",
+}
+
+__all__ = ["BaseTaskRunner", "ConcurrentTaskRunner", "SequentialTaskRunner", "TaskConcurrencyType"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

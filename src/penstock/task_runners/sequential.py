@@ -1,0 +1,74 @@
+"""SequentialTaskRunner: each call in the caller, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
+
+from penstock.states import State, exception_to_crashed_state
+from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
+
+
+class SequentialTaskRunner(BaseTaskRunner):
+    """Run every task in the caller, one after another.
+
+    Asynchronous tasks that an asynchronous flow submits are queued, and run one at a time on
+    the flow's loop when the flow next awaits.
+    """
+
+    suspends = False
+    runs_in_caller = True
+
+    def __init__(self) -> None:
+        self._states: dict[UUID, State] = {}
+        self._queue: deque[Call] = deque()
+        self._draining = False
+
+    @property
+    def concurrency_type(self) -> TaskConcurrencyType:
+        return TaskConcurrencyType.SEQUENTIAL
+
+    def duplicate(self) -> SequentialTaskRunner:
+        return SequentialTaskRunner()
+
+    async def submit(self, key: UUID, call: Callable[[], Awaitable[State]]) -> None:
+        self._require_started()
+        try:
+            self._states[key] = await call()
+        except BaseException as exc:
+            self._states[key] = exception_to_crashed_state(exc)
+
+    async def wait(self, key: UUID, timeout: float | None = None) -> State | None:
+        return self._states.get(key)
+
+    def place(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            if not call.is_async:
+                call.run()
+            elif call.loop.runs_here():
+                self._enqueue(call)
+            else:
+                call.loop.run(call.arun)
+
+    def take_back(self, call: Call) -> bool:
+        if call not in self._queue:
+            return False
+        self._queue.remove(call)
+        return True
+
+    def _enqueue(self, call: Call) -> None:
+        self._queue.append(call)
+        if not self._draining:
+            self._draining = True
+            call.loop.spawn(self._drain)
+
+    async def _drain(self) -> None:
+        import asyncio
+
+        try:
+            while self._queue:
+                call = self._queue.popleft()
+                await asyncio.create_task(call.arun(), context=call.context)
+        finally:
+            self._draining = False

@@ -1,0 +1,59 @@
+"""Slots: the right to run, of which a pool gives out as many as it has workers.
+
+A task run that waits for another one leaves its slot and comes back to it afterwards, so that
+tasks may wait for tasks to any depth with any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Slot(Protocol):
+    """One running call's right to run."""
+
+    def leave(self) -> None:
+        """Give the slot to others while this call waits."""
+
+    def come_back(self) -> None:
+        """Take a slot again, waiting in this thread until there is one."""
+
+    async def acome_back(self) -> None:
+        """Take a slot again, waiting on the running loop until there is one."""
+
+    def abandon(self) -> None:
+        """Give the slot to others for good: the call has ended, though its thread has not."""
+
+
+current_slot: ContextVar[Slot | None] = ContextVar("penstock_slot", default=None)
+
+
+@contextmanager
+def slot_left() -> Iterator[None]:
+    """Leave the current slot, if there is one, for the time of a blocking wait."""
+    slot = current_slot.get()
+    if slot is None:
+        yield
+        return
+    slot.leave()
+    try:
+        yield
+    finally:
+        slot.come_back()
+
+
+@asynccontextmanager
+async def slot_left_async() -> AsyncIterator[None]:
+    """Leave the current slot, if there is one, for the time of an await."""
+    slot = current_slot.get()
+    if slot is None:
+        yield
+        return
+    slot.leave()
+    try:
+        yield
+    finally:
+        await slot.acome_back()

@@ -1,0 +1,333 @@
+"""`@task`: a function whose executions are placed, retried and recorded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from penstock.core.inputs import find
+from penstock.core.mapping import list_arguments, zip_arguments
+from penstock.core.retries import RetryPolicy, exponential_backoff
+from penstock.core.signatures import Signature, callable_name
+from penstock.errors import InvalidOptionError, OutsideFlowError
+from penstock.options import (
+    Hook,
+    checked_hooks,
+    checked_name,
+    checked_runner,
+    checked_timeout,
+    refuse_unsupported,
+)
+from penstock.runtime.context import current_run
+from penstock.runtime.direct import call_directly
+from penstock.runtime.futures import FutureList, TaskFuture
+from penstock.runtime.mapping import map_lazily
+from penstock.runtime.upstreams import state_of
+from penstock.states import StateType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["Task", "exponential_backoff", "task"]
+
+
+class Task(Generic[P, R]):
+    """A function as a task: call it, `submit` it or `map` it.
+
+    Made by `@task`, which documents the options. Immutable; `with_options` makes a changed copy.
+
+    Attributes:
+        fn: the plain function.
+        name: the name of the task.
+        key: module and qualified name of the function: what identifies the task.
+    """
+
+    def __init__(self, fn: Callable[P, R], **options: Any) -> None:
+        if isinstance(fn, classmethod | staticmethod):
+            raise InvalidOptionError(
+                f"@task must stand below @{type(fn).__name__}: decorate the function first."
+            )
+        if not callable(fn):
+            raise InvalidOptionError(f"@task needs a function, not {fn!r}.")
+        self.fn = fn
+        self.options = options
+        self.signature = Signature(fn)
+        self.parameter_names = self.signature.parameters
+        self.is_async = is_async_function(fn)
+        self.key = function_key(fn)
+        update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
+        self._apply(**options)
+
+    def _apply(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        version: str | None = None,
+        task_runner: Any = None,
+        resources: Any = None,
+        priority: int = 0,
+        retries: int = 0,
+        retry_delay_seconds: Any = 0,
+        retry_jitter_factor: float | None = None,
+        retry_condition_fn: Callable[..., bool] | None = None,
+        worker_loss_retries: int = 2,
+        timeout_seconds: float | None = None,
+        task_run_name: str | Callable[[], str] | None = None,
+        log_prints: bool | None = None,
+        on_completion: Any = None,
+        on_failure: Any = None,
+        on_crashed: Any = None,
+        **later: Any,
+    ) -> None:
+        refuse_unsupported(resources=resources, **later)
+        self.name = checked_name(name, callable_name(self.fn), "task")
+        self.description = description if description is not None else inspect.getdoc(self.fn)
+        self.tags = frozenset((tags,) if isinstance(tags, str) else tags or ())
+        self.version = version
+        self.task_runner = checked_runner(task_runner)
+        self.priority = _whole("priority", priority)
+        self.retry_policy = RetryPolicy(retries, retry_delay_seconds, retry_jitter_factor)
+        self.retry_condition_fn = retry_condition_fn
+        self.worker_loss_retries = _whole("worker_loss_retries", worker_loss_retries)
+        self.timeout_seconds = checked_timeout(timeout_seconds)
+        self.task_run_name = task_run_name
+        self.log_prints = log_prints
+        self.hooks = checked_hooks(
+            {
+                StateType.COMPLETED: on_completion,
+                StateType.FAILED: on_failure,
+                StateType.CRASHED: on_crashed,
+            }
+        )
+
+    @property
+    def retries(self) -> int:
+        """How many further attempts may follow a failed first one."""
+        return self.retry_policy.retries
+
+    def with_options(self, **options: Any) -> Task[P, R]:
+        """Copy the task with other options; what is not given stays, None and 0 count as given.
+
+        Example:
+            >>> @task(retries=3)
+            ... def load(path): ...
+            >>> load.with_options(retries=0).retries
+            0
+        """
+        return type(self)(self.fn, **{**self.options, **options})
+
+    def __call__(
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
+        """Run the task now, in the caller; give the value, or a coroutine in async code.
+
+        Args:
+            return_state: give the final State instead, and raise nothing but interrupts.
+            wait_for: futures that must have completed first.
+        """
+        return call_directly(self, args, kwargs, return_state, wait_for)
+
+    def submit(
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
+        """Place a run of the task on the flow's runner and give its future at once.
+
+        Args:
+            return_state: block, and give the final State instead of a future.
+            wait_for: futures that must have completed first.
+
+        Raises:
+            OutsideFlowError: no flow is running here.
+            ParameterBindError: the arguments do not fit the function.
+        """
+        live = _live_flow_run(self.name, "submit")
+        future: TaskFuture[R] = TaskFuture(live.submit(self, args, kwargs, wait_for))
+        return future.wait() if return_state else future
+
+    def map(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        wait_for: Any = None,
+        max_in_flight: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Submit the task once for each element of its iterable arguments, zipped.
+
+        Strings, bytes, mappings and what is wrapped in `unmapped` are the same for every call.
+
+        Args:
+            return_state: block, and give the list of final States.
+            wait_for: futures that must have completed before any of them.
+            max_in_flight: read the iterables lazily, and keep at most this many runs open at a
+                time; gives an iterator over the futures, in order.
+
+        Returns:
+            A list of futures with `result()` and `wait()`.
+
+        Raises:
+            MappingMissingIterable: nothing can be iterated.
+            MappingLengthMismatch: the iterables differ in length.
+        """
+        live = _live_flow_run(self.name, "map")
+        args, kwargs = _without_futures(args, kwargs)
+        named = {"names": self.parameter_names, "function": repr(self.name)}
+        if max_in_flight is not None:
+            calls = zip_arguments(args, kwargs, **named)  # type: ignore[arg-type]
+            return map_lazily(live, self, calls, wait_for, _at_least_one(max_in_flight))
+        listed = list_arguments(args, kwargs, **named)  # type: ignore[arg-type]
+        runs = live.submit_all(self, listed, wait_for)
+        futures: FutureList[R] = FutureList(map(TaskFuture, runs))
+        return [future.wait() for future in futures] if return_state else futures
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind a task defined in a class to an instance, like a method."""
+        if instance is None:
+            return self
+        return type(self)(self.fn.__get__(instance, owner), **self.options)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r} of {self.key}>"
+
+
+def function_key(fn: Any) -> str:
+    """Give what identifies a function: module (for `__main__` the file) and qualified name."""
+    fn = getattr(fn, "func", fn)
+    module = getattr(fn, "__module__", None) or type(fn).__module__
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    if module == "__main__":
+        code = getattr(fn, "__code__", None)
+        module = code.co_filename if code is not None else module
+    return f"{module}.{name}"
+
+
+def is_async_function(fn: Any) -> bool:
+    """Tell whether calling a function gives something to await."""
+    fn = getattr(fn, "func", fn)
+    if not isinstance(fn, FunctionType) and not inspect.ismethod(fn) and not inspect.isclass(fn):
+        fn = getattr(fn, "__call__", fn)  # noqa: B004 (the method is inspected, not called)
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+def _live_flow_run(name: str, what: str) -> Any:
+    run = current_run.get()
+    if run is not None and run.live is not None:
+        return run.live
+    raise OutsideFlowError(
+        f"Task {name!r} cannot be used with .{what}() here: no flow is running. Call "
+        f"{name}(...) to run it now, or use .{what}() inside a function decorated with @flow."
+    )
+
+
+def _without_futures(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Resolve the futures that stand for whole arguments of `map`: their values are mapped."""
+    return tuple(map(_resolved, args)), {name: _resolved(value) for name, value in kwargs.items()}
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, TaskFuture):
+        value.wait()
+        return state_of(value).result()
+    return value
+
+
+def _whole(option: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOptionError(f"{option} is {value!r}; it must be a whole number.")
+    return value
+
+
+def _at_least_one(max_in_flight: int) -> int:
+    if _whole("max_in_flight", max_in_flight) < 1:
+        raise InvalidOptionError(f"max_in_flight is {max_in_flight}; it must be at least 1.")
+    return max_in_flight
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    tags: Iterable[str] | None = None,
+    version: str | None = None,
+    task_runner: Any = None,
+    resources: Any = None,
+    priority: int = 0,
+    retries: int = 0,
+    retry_delay_seconds: Any = 0,
+    retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., bool] | None = None,
+    worker_loss_retries: int = 2,
+    timeout_seconds: float | None = None,
+    cache_key_fn: Any = None,
+    cache_expiration: Any = None,
+    refresh_cache: bool | None = None,
+    persist_result: bool | None = None,
+    result_storage: Any = None,
+    result_serializer: Any = None,
+    result_storage_key: Any = None,
+    log_prints: bool | None = None,
+    task_run_name: str | Callable[[], str] | None = None,
+    on_completion: Hook | list[Hook] | None = None,
+    on_failure: Hook | list[Hook] | None = None,
+    on_crashed: Hook | list[Hook] | None = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Make a function a task.
+
+    Args:
+        fn: the function, when used without parentheses. Any callable: a closure, a lambda, a
+            method, a `functools.partial`, an `async def`.
+        name: its name; default the function's with `_` as `-`.
+        description: default the function's docstring.
+        tags: added to those in force where a run is created.
+        task_runner: run this task on another runner than the flow's.
+        priority: larger numbers run sooner when calls have to wait for a slot.
+        retries: further attempts when the function raises or exceeds its time limit.
+        retry_delay_seconds: a number, a list, or `exponential_backoff(factor)`.
+        retry_jitter_factor: lengthen each delay by a random share of itself, up to this factor.
+        retry_condition_fn: `condition(task, task_run, state)` decides whether to try again.
+        worker_loss_retries: further attempts when the infrastructure lost the task.
+        timeout_seconds: the longest an attempt may take.
+        log_prints: record what the task prints; default what the flow says.
+        task_run_name: a `str.format` template on the parameters, or a callable.
+        on_completion, on_failure, on_crashed: hooks, `hook(task, task_run, state)`, one or a list.
+
+    Raises:
+        ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
+        InvalidNameError, InvalidOptionError: the text names the option and its value.
+
+    Example:
+        >>> @task(retries=2)
+        ... def double(x):
+        ...     return 2 * x
+        >>> double(21)
+        42
+    """
+    _check_names(options)
+    if fn is None:
+        return lambda function: Task(function, **options)
+    return Task(fn, **options)
+
+
+_OPTIONS = frozenset(
+    "name description tags version task_runner resources priority retries retry_delay_seconds "
+    "retry_jitter_factor retry_condition_fn worker_loss_retries timeout_seconds cache_key_fn "
+    "cache_expiration refresh_cache persist_result result_storage result_serializer "
+    "result_storage_key log_prints task_run_name on_completion on_failure on_crashed".split()
+)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise TypeError(f"@task has no option {unknown[0]!r}; it has {', '.join(sorted(_OPTIONS))}.")

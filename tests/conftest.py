@@ -1,0 +1,54 @@
+"""What holds for every test: a history of its own, and nothing left behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.leaks import take_snapshot, wait_for_no_leaks
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder in which every test has its `PENSTOCK_HOME`."""
+    return tmp_path_factory.mktemp("homes")
+
+
+@pytest.fixture(autouse=True)
+def penstock_home(homes: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Give each test its own `PENSTOCK_HOME`, not made yet; fail a test that leaks.
+
+    The rest of the user's Penstock settings are out of sight. After the test the process's
+    history is closed, and then threads, child processes and descriptors are as before.
+    """
+    home = homes / str(next(_numbers))
+    environment = dict(os.environ)
+    for name in environment:
+        if name.startswith("PENSTOCK_"):
+            del os.environ[name]
+    os.environ["PENSTOCK_HOME"] = str(home)
+    before = take_snapshot()
+    yield home
+    close_history()
+    os.environ.clear()
+    os.environ.update(environment)
+    found = wait_for_no_leaks(before)
+    shutil.rmtree(home, ignore_errors=True)
+    if found:
+        pytest.fail(f"{request.node.nodeid} leaves behind: " + "; ".join(found), pytrace=False)
+
+
+def close_history() -> None:
+    """Write out and close the process's history, if the test has opened one."""
+    recording = sys.modules.get("penstock.runtime.recording")
+    close = getattr(recording, "close", None)
+    if close is not None:
+        close()

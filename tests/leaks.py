@@ -1,0 +1,106 @@
+"""Find what a test leaves behind: threads, child processes, open files and sockets.
+
+Processes and descriptors are read from `/proc`; where there is none, only threads are compared.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 2.0  # seconds that something may take to go away after the test
+
+# Threads of the test tools themselves, by the start of their name.
+FOREIGN_THREADS = ("pytest_timeout", "Thread-faulthandler")
+
+# Processes that the standard library keeps for the life of the process, by their command.
+LASTING_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+# Files that the interpreter itself may open once and keep.
+LASTING_FILES = ("/dev/urandom", "/dev/random")
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the process holds: threads by object, children by id, descriptors by number."""
+
+    threads: frozenset[threading.Thread]
+    processes: frozenset[int]
+    descriptors: frozenset[tuple[int, str]]
+
+
+def take_snapshot() -> Snapshot:
+    """Record what the process holds now."""
+    return Snapshot(_threads(), _children(), _descriptors())
+
+
+def leaks_since(before: Snapshot) -> list[str]:
+    """Describe what the process holds now and did not hold then."""
+    now = take_snapshot()
+    found = [f"thread {thread.name!r}" for thread in now.threads - before.threads]
+    found += [f"process {pid} ({_command(pid)})" for pid in now.processes - before.processes]
+    found += [f"descriptor {fd} -> {target}" for fd, target in now.descriptors - before.descriptors]
+    return sorted(found)
+
+
+def wait_for_no_leaks(before: Snapshot, patience: float | None = None) -> list[str]:
+    """Give the leaks that are still there after `patience` seconds; empty as soon as all is gone.
+
+    What only a reference cycle keeps open is collected first.
+    """
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+    found = leaks_since(before)
+    if found:
+        gc.collect()
+    pause = threading.Event()
+    while found and time.monotonic() < deadline:
+        pause.wait(0.005)
+        found = leaks_since(before)
+    return found
+
+
+def _threads() -> frozenset[threading.Thread]:
+    return frozenset(
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and not thread.name.startswith(FOREIGN_THREADS)
+    )
+
+
+def _children() -> frozenset[int]:
+    pids: set[int] = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            pids.update(int(pid) for pid in listing.read_text().split())
+        except OSError:  # the thread has ended meanwhile
+            continue
+    return frozenset(pid for pid in pids if not _is_lasting(_command(pid)))
+
+
+def _is_lasting(command: str) -> bool:
+    return any(name in command for name in LASTING_PROCESSES)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return "ended"
+
+
+def _descriptors() -> frozenset[tuple[int, str]]:
+    found = set()
+    for fd in os.listdir(DESCRIPTORS) if DESCRIPTORS.exists() else []:
+        try:
+            target = os.readlink(DESCRIPTORS / fd)
+        except OSError:  # the descriptor of the listing itself
+            continue
+        if target not in LASTING_FILES:
+            found.add((int(fd), target))
+    return frozenset(found)

@@ -1,0 +1,67 @@
+"""The figures of bench/ can be measured and laid out; how fast they are is not tested here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import chosen_rows, number, table_of
+from bench.rows import ROWS, Result, Rounds, Row, run_probe
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def result_of(*, goal: float | None, ours: list[float]) -> Result:
+    row = Row("sample", "a sample", "nothing", "µs", goal, lambda size: Rounds([], []))
+    return Result(row, Rounds([2.0], ours, "a note"))
+
+
+def test_verdict_is_by_the_median() -> None:
+    assert result_of(goal=3, ours=[1, 3, 90]).verdict == "reached"
+    assert result_of(goal=3, ours=[1, 4, 4]).verdict == "MISSED"
+    assert result_of(goal=None, ours=[1]).verdict == "-"
+
+
+def test_table_has_a_line_and_a_note_for_each_row() -> None:
+    lines = table_of([result_of(goal=3, ours=[4.0]), result_of(goal=None, ours=[1.0])]).splitlines()
+    assert len(lines) == 6
+    assert [line.split() for line in lines[3::2]] == [["a", "note"]] * 2
+    assert lines[2].split()[-4:] == ["3", "µs", "2.0", "MISSED"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.04, "0.04 µs"), (12.34, "12.3 µs"), (1234.5, "1,234 µs")]
+)
+def test_figures_have_three_digits(value: float, text: str) -> None:
+    assert number(value, "µs") == text
+
+
+def test_names_of_rows_are_unique_and_choose() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
+    with pytest.raises(SystemExit, match="No row fits"):
+        chosen_rows(["nonsense"])
+
+
+@pytest.mark.parametrize("probe", ["direct", "submit", "map", "async", "async-direct"])
+def test_probe_gives_figures(probe: str) -> None:
+    figures = run_probe(probe, 1_000)
+    assert set(figures) == {"baseline", "ours"}
+    assert all(figure > 0 for figure in figures.values())
+
+
+def test_command_gives_json() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--json", "-", "import-names"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=50,
+        check=True,
+    )
+    [row] = json.loads(done.stdout)["rows"]
+    assert (row["name"], row["unit"], row["verdict"]) == ("import-names", "ms", "-")

@@ -47,8 +47,11 @@ def penstock_home(homes: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 def close_history() -> None:
-    """Write out and close the process's history, if the test has opened one."""
+    """Write out and close the process's history, and stop the clock, if the test used them."""
     recording = sys.modules.get("penstock.runtime.recording")
     close = getattr(recording, "close", None)
     if close is not None:
         close()
+    clock = sys.modules.get("penstock.clock")
+    if clock is not None:
+        clock.clock.close()

@@ -23,7 +23,7 @@
     │   ├── CancelledRun                         cancelled
     │   ├── UpstreamFailed                       not started because an upstream did not complete
     │   ├── UnfinishedRun                        not final yet
-    │   └── RemoteTaskError                      failed with an exception that cannot be rebuilt here
+    │   └── RemoteTaskError                      its exception cannot be rebuilt here
     ├── RunTimedOut (TimeoutError)               exceeded its `timeout_seconds`
     ├── RunNotFound (LookupError)                no such run in the history
     ├── AmbiguousRun (LookupError)               an id prefix that fits several runs

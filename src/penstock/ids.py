@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from time import time_ns
 from uuid import UUID
 
 _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
@@ -30,9 +29,9 @@ def new_task_run_key(now: int) -> bytes:
         now: the time in nanoseconds since 1970.
     """
     milliseconds = now // 1_000_000
-    return (
-        (milliseconds << 80) | _VERSION_AND_VARIANT | (next(_counter) & _MASK)
-    ).to_bytes(16, "big")
+    return ((milliseconds << 80) | _VERSION_AND_VARIANT | (next(_counter) & _MASK)).to_bytes(
+        16, "big"
+    )
 
 
 def new_flow_run_key() -> bytes:

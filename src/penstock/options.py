@@ -78,11 +78,24 @@ def _functions(given: Any) -> tuple[Hook, ...]:
     return functions
 
 
-def refuse_unsupported(**options: Any) -> None:
-    """Refuse options that this version does not honour: an option must not be ignored silently."""
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise InvalidOptionError(
-            f"{', '.join(given)}: not supported by this version of Penstock yet. "
-            "Leave the option out; see the changelog for what is there."
-        )
+_NOT_YET = frozenset(
+    "resources cache_key_fn cache_expiration refresh_cache persist_result result_storage "
+    "result_serializer result_storage_key".split()
+)
+
+
+def refuse_unsupported(decorator: str, **options: Any) -> None:
+    """Refuse options that do not exist, and those that this version does not honour yet.
+
+    Raises:
+        TypeError: there is no such option.
+        InvalidOptionError: the option would be ignored silently.
+    """
+    for name, value in options.items():
+        if name not in _NOT_YET:
+            raise TypeError(f"{decorator} has no option {name!r}.")
+        if value is not None:
+            raise InvalidOptionError(
+                f"{name} is {value!r}, but this version of Penstock does not support {name} yet. "
+                "Leave the option out."
+            )

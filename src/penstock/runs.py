@@ -24,6 +24,7 @@ class Definition(Protocol):
     key: str
     is_async: bool
     parameter_names: tuple[str, ...]
+    hooks: Mapping[StateType, Sequence[Callable[..., Any]]]
 
 
 class Run:
@@ -128,7 +129,7 @@ class TaskRun(Run):
     looked_at: bool = False
     kept: bytes | None = None
     kept_codec: str | None = None
-    callbacks: list[Callable[[TaskRun], None]] | None = None
+    callbacks: list[Callable[[TaskRun], object]] | None = None
     values: tuple[object, ...] | None = None
 
     waits: Sequence[Sequence[TaskRun]] = ()

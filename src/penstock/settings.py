@@ -74,9 +74,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
-def _one_of(
-    variables: Mapping[str, str], name: str, default: str, choices: Mapping[str, T]
-) -> T:
+def _one_of(variables: Mapping[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
     given = variables.get(name) or default
     for choice, value in choices.items():
         if given.lower() == choice.lower():

@@ -8,7 +8,6 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from penstock.core.inputs import find
 from penstock.core.mapping import list_arguments, zip_arguments
 from penstock.core.retries import RetryPolicy, exponential_backoff
 from penstock.core.signatures import Signature, callable_name
@@ -84,7 +83,7 @@ class Task(Generic[P, R]):
         on_crashed: Any = None,
         **later: Any,
     ) -> None:
-        refuse_unsupported(resources=resources, **later)
+        refuse_unsupported("@task", resources=resources, **later)
         self.name = checked_name(name, callable_name(self.fn), "task")
         self.description = description if description is not None else inspect.getdoc(self.fn)
         self.tags = frozenset((tags,) if isinstance(tags, str) else tags or ())
@@ -122,7 +121,7 @@ class Task(Generic[P, R]):
         return type(self)(self.fn, **{**self.options, **options})
 
     def __call__(
-        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
         """Run the task now, in the caller; give the value, or a coroutine in async code.
 
@@ -133,7 +132,7 @@ class Task(Generic[P, R]):
         return call_directly(self, args, kwargs, return_state, wait_for)
 
     def submit(
-        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+        self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
         """Place a run of the task on the flow's runner and give its future at once.
 
@@ -151,6 +150,7 @@ class Task(Generic[P, R]):
 
     def map(
         self,
+        /,
         *args: Any,
         return_state: bool = False,
         wait_for: Any = None,
@@ -189,7 +189,7 @@ class Task(Generic[P, R]):
         """Bind a task defined in a class to an instance, like a method."""
         if instance is None:
             return self
-        return type(self)(self.fn.__get__(instance, owner), **self.options)  # type: ignore[attr-defined]
+        return type(self)(self.fn.__get__(instance, owner), **self.options)
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} of {self.key}>"
@@ -313,21 +313,6 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         >>> double(21)
         42
     """
-    _check_names(options)
     if fn is None:
         return lambda function: Task(function, **options)
     return Task(fn, **options)
-
-
-_OPTIONS = frozenset(
-    "name description tags version task_runner resources priority retries retry_delay_seconds "
-    "retry_jitter_factor retry_condition_fn worker_loss_retries timeout_seconds cache_key_fn "
-    "cache_expiration refresh_cache persist_result result_storage result_serializer "
-    "result_storage_key log_prints task_run_name on_completion on_failure on_crashed".split()
-)
-
-
-def _check_names(options: dict[str, Any]) -> None:
-    unknown = sorted(set(options) - _OPTIONS)
-    if unknown:
-        raise TypeError(f"@task has no option {unknown[0]!r}; it has {', '.join(sorted(_OPTIONS))}.")

@@ -77,7 +77,7 @@ def test_error_before_a_run_exists_goes_on() -> None:
 
 def test_failure_without_a_history(capsys: Captured) -> None:
     problem = ValueError("bad\x1b[2J date")
-    tell(Failed("Flow run encountered an exception. ValueError: bad date", data=problem))
+    tell(Failed("Flow run encountered an exception. ValueError: bad\x1b[2J date", data=problem))
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "",
@@ -128,7 +128,10 @@ def test_summary_from_the_history(history: Path, capsys: Captured) -> None:
     state.run_key = RUN_ID.bytes
     assert tell(state) == 1
     said = capsys.readouterr().err
-    assert said.splitlines()[1] == "✗ sales-etl · brave-otter · 7f3a01bc failed in 1 m 42 s"
+    assert (
+        said.splitlines()[1]
+        == "✗ sales-etl · brave-otter · 7f3a01bc failed in 1 m 42 s: 3/24 task runs failed."
+    )
     assert "clean  17/20  3 failed     1.1 s" in said
     assert "load     0/4  4 not ready" in said
     assert said.count("ValueError: bad date") == 1

@@ -72,7 +72,7 @@ def test_completed_run(etl: str) -> None:
     lines = done.stderr.splitlines()
     assert lines[1].startswith("✓ good-one · ")
     assert "completed in" in lines[1]
-    assert "load    1/1" in done.stderr
+    assert "load   1/1" in done.stderr
     assert "Result  '2024'" in done.stderr
     run_id = shown()["id"]
     assert lines[-1] == f"Next: penstock show {run_id[:8]}"
@@ -86,7 +86,7 @@ def test_failed_run(etl: str) -> None:
     assert "✗ etl · " in said
     assert "clean   6/8  2 failed" in said
     assert "TaskFailed: 2 task runs failed: ValueError: bad date 1" in said
-    assert "etl.py:13 in clean   raise ValueError" in said
+    assert "etl.py:12 in clean   raise ValueError" in said
     assert "Traceback" not in said
     assert "penstock/" not in said
     look = next(line for line in said.splitlines() if "Look:" in line)
@@ -252,6 +252,8 @@ def test_interrupt_on_a_terminal(write: Callable[[str], str]) -> None:
     seen = on_terminal([*CONSOLE, "run", write(SLOW)], watch=interrupt)
     assert seen.code == 130
     assert "Traceback" not in seen.raw
+    assert "Stopped while running: sleep-0" in seen.text
+    assert "FlowFailed" not in penstock("show").stdout
 
 
 def test_live_progress_on_a_terminal(write: Callable[[str], str]) -> None:
@@ -304,7 +306,12 @@ def test_demo() -> None:
     assert "ConnectionError" not in done.stderr
     run = shown()
     assert run["counts"]["FAILED"] == 1
-    commands = [line.split("  ")[1] for line in done.stderr.splitlines() if "  penstock " in line]
+    commands = [
+        line.strip().split("  ")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith("  penstock ")
+    ]
+    assert len(commands) == 4
     for command in commands:
         assert penstock(*command.split()[1:]).returncode == 0
     assert "cut, on purpose" in penstock("logs", "--level", "warn").stdout

@@ -23,4 +23,4 @@ class AsyncioTaskRunner(BaseTaskRunner):
 
     async def wait(self, key: UUID, timeout: float | None = None) -> State | None:
         done, _ = await asyncio.wait([self._tasks[key]], timeout=timeout)
-        return self._tasks[key].result() if done else None
+        return self._tasks.pop(key).result() if done else None

@@ -60,15 +60,15 @@ def test_right_runner_is_not(outcomes: Outcomes, runner: type, test: str) -> Non
     assert outcomes[runner.__name__, test] == {"passed"}
 
 
-def tests_of(kind: type) -> set[str]:
+def own_tests(kind: type) -> set[str]:
     """Give the names of the tests that a class itself defines."""
     return {name for name in vars(kind) if name.startswith("test_")}
 
 
 def test_contract_has_more_than_a_hundred_tests() -> None:
-    assert sum(len(tests_of(base)) for base in TaskRunnerContract.__mro__) > 100
+    assert sum(len(own_tests(base)) for base in TaskRunnerContract.__mro__) > 100
 
 
 def test_no_test_of_the_contract_hides_another() -> None:
-    names = [name for base in TaskRunnerContract.__mro__ for name in tests_of(base)]
+    names = [name for base in TaskRunnerContract.__mro__ for name in own_tests(base)]
     assert [name for name, count in collections.Counter(names).items() if count > 1] == []

@@ -14,6 +14,7 @@ from penstock.cli.text import ago, clean, cut, duration, padded, plural, when, w
 from penstock.cli.words import (
     FINAL,
     counts_line,
+    error_text,
     run_state_cell,
     runner_word,
     short,
@@ -27,6 +28,8 @@ STATES = click.Choice(
 )
 _BAR_WIDTH = 20
 _MOST_TASKS = 40
+# The state's message says these better.
+_INTERRUPTS = ("KeyboardInterrupt", "SystemExit", "TerminationSignal", "CancelledError")
 
 
 @click.command()
@@ -208,7 +211,11 @@ def _rest(states: dict[str, int]) -> dict[str, int]:
 def _write_error(session: Session, run: dict[str, Any], failures: list[Failure]) -> None:
     """Write the flow function's own error, unless it is a task's that is told below."""
     error = run.get("error")
-    if not error or any(failure.tells(error) for failure in failures):
+    if (
+        not error
+        or error_text(error).partition(":")[0] in _INTERRUPTS
+        or any(failure.tells(error) for failure in failures)
+    ):
         return
     write_failures(session.out, [Failure(error, [], 1)], width=session.width, full=session.verbose)
 

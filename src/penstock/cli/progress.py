@@ -16,7 +16,7 @@ from penstock.cli.live_block import LiveBlock
 from penstock.cli.live_streams import in_front
 from penstock.cli.screen import Screen
 from penstock.cli.text import clean, clock, cut, padded, plural, width_of
-from penstock.cli.words import runner_word, short
+from penstock.cli.words import FINAL, runner_word, short
 
 if TYPE_CHECKING:
     from penstock.runtime.live import LiveFlowRun
@@ -31,7 +31,6 @@ _MOST_ALIKE = 5  # failures with the same text that are told one by one
 _MOST_TOLD = 100
 _BAR_WIDTH = 20
 _STEADY_SECONDS = 3.0
-_FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
 class Sample:
@@ -40,6 +39,7 @@ class Sample:
     def __init__(self, source: Callable[[], Sequence[LiveFlowRun]]) -> None:
         self._source = source
         self._seen: dict[UUID, int] = {}  # failures of a flow run that were looked at
+        self._known: dict[UUID, Counts] = {}
         self._told: dict[str, int] = {}
         self._number_told = 0
         self._total = 0
@@ -60,11 +60,17 @@ class Sample:
         rows: Counts = {}
         for run in self.runs:
             before = "" if run is self.run else f"{run.flow_name} › "
-            for name, counts in run.counts().items():
+            for name, counts in self._counts(run).items():
                 row = rows.setdefault(before + name, {})
                 for state, number in counts.items():
                     row[state] = row.get(state, 0) + number
         return rows
+
+    def _counts(self, run: LiveFlowRun) -> Counts:
+        """Give a run's counts; those of the last look once it has ended and forgotten them."""
+        counts = run.counts() or self._known.get(run.id, {})
+        self._known[run.id] = counts
+        return counts
 
     def new_failures(self) -> Iterator[str]:
         """Give each failure not told before as a line; of many alike only the first ones."""
@@ -83,7 +89,15 @@ class Sample:
         self._number_told += 1
         if alike > _MOST_ALIKE or self._number_told > _MOST_TOLD:
             return f"{clean(text)} again; more like this are only counted"
-        return f"{clean(name)} {clean(text)}   (penstock task {reference(run, name, task_run_id)})"
+        reference = self._reference(run, name, task_run_id)
+        return f"{clean(name)} {clean(text)}   (penstock task {reference})"
+
+    def _reference(self, run: LiveFlowRun, name: str, task_run_id: str) -> str:
+        """Give what `penstock task` takes for a task run that is called "clean-417"."""
+        task, dash, number = name.rpartition("-")
+        if dash and number.isdigit() and task in self._counts(run):
+            return f"{short(str(run.id))}:{clean(task)}:{number}"
+        return str(task_run_id)
 
     def remaining(self, counts: dict[str, int], elapsed: float) -> float | None:
         """Guess the seconds still to go, once the number of task runs stands still."""
@@ -96,17 +110,9 @@ class Sample:
         return elapsed * (total - done) / done
 
 
-def reference(run: LiveFlowRun, name: str, task_run_id: str) -> str:
-    """Give what `penstock task` takes for a task run that is called "clean-417"."""
-    task, dash, number = name.rpartition("-")
-    if dash and number.isdigit() and task in run.counts():
-        return f"{short(str(run.id))}:{task}:{number}"
-    return str(task_run_id)
-
-
 def finished(counts: dict[str, int]) -> int:
     """Add up the counts of final states."""
-    return sum(counts.get(state, 0) for state in _FINAL)
+    return sum(counts.get(state, 0) for state in FINAL)
 
 
 def failed(counts: dict[str, int]) -> int:

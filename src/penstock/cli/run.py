@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import os
@@ -27,7 +26,16 @@ from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.summary import Ending, read_ending, write_summary
 from penstock.cli.text import clean
 from penstock.cli.tracebacks import describe, failure_lines
-from penstock.errors import HistoryError, RunNotFound, TerminationSignal
+from penstock.errors import (
+    CrashedRun,
+    FailedRun,
+    HistoryError,
+    RemoteTaskError,
+    RunError,
+    RunNotFound,
+    TerminationSignal,
+    UnfinishedRun,
+)
 from penstock.states import State, exception_to_crashed_state, failure_of
 
 _EXITS = {"COMPLETED": Exit.COMPLETED, "CRASHED": Exit.CRASHED}
@@ -128,6 +136,8 @@ def call(flow: Any, values: dict[str, Any]) -> Outcome:
     try:
         state = flow(**values, return_state=True)
         if inspect.iscoroutine(state):
+            import asyncio  # slow to load, and most flows need none
+
             state = asyncio.run(state)
     except KeyboardInterrupt as exc:
         return _interrupted(flow, exc, Exit.INTERRUPTED)
@@ -158,8 +168,9 @@ def _ending(session: Session, outcome: Outcome, sample: Sample) -> Ending:
     ending = Ending(
         outcome.flow_name,
         {"type": state.type.value, "name": state.name, "message": state.message},
-        problem=None if state.is_completed() else _problem(state),
+        problem=_problem(state),
         result=state.data if state.is_completed() else None,
+        interrupted=outcome.interrupted,
     )
     sampled = sample.run
     if sampled is not None:
@@ -171,10 +182,13 @@ def _ending(session: Session, outcome: Outcome, sample: Sample) -> Ending:
 
 
 def _problem(state: State) -> BaseException | None:
-    """Give what the flow raised, if it says more than the state's own message."""
-    if isinstance(state.data, KeyboardInterrupt | SystemExit):
+    """Give what the caller of the flow would get, if it says more than the state's message."""
+    if state.is_completed() or isinstance(state.data, KeyboardInterrupt | SystemExit):
         return None
-    return state.data if isinstance(state.data, Exception) else None
+    problem = failure_of(state)
+    if isinstance(problem, RunError) and not isinstance(problem, RemoteTaskError):
+        problem = problem.__cause__ or problem
+    return None if isinstance(problem, FailedRun | CrashedRun | UnfinishedRun) else problem
 
 
 def _records() -> bool:
@@ -186,7 +200,7 @@ def _records() -> bool:
 def _read(session: Session, ending: Ending, flow_run_id: str) -> None:
     """Read what was recorded; a history that cannot be read takes nothing from the outcome."""
     try:
-        read_ending(ending, session.reader(), flow_run_id)
+        read_ending(ending, session.reader(), flow_run_id, times=not session.quiet)
     except RunNotFound:
         return
     except HistoryError as exc:

@@ -27,6 +27,7 @@ from penstock.history.base import HistoryReader
 # Task runs whose durations are read; a larger run has its counts told alone.
 MOST_READ = 20_000
 _SLOWEST = 5
+_MOST_STOPPED = 8
 _MOST_TASKS = 30
 
 
@@ -38,6 +39,7 @@ class Ending:
         flow_run: what the history knows of it, in the shape of `--json`; None: not recorded.
         problem: the exception that the caller of the flow would have got.
         result: what a completed flow gave.
+        stopped: names of the task runs that an interrupt found running.
     """
 
     flow_name: str
@@ -49,19 +51,32 @@ class Ending:
     failures: list[Failure] = field(default_factory=list)
     slowest: list[dict[str, Any]] = field(default_factory=list)
     medians: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+    stopped: list[str] = field(default_factory=list)
 
 
-def read_ending(ending: Ending, reader: HistoryReader, flow_run_id: str) -> None:
-    """Fill in what the history knows."""
+def read_ending(
+    ending: Ending, reader: HistoryReader, flow_run_id: str, *, times: bool = True
+) -> None:
+    """Fill in what the history knows.
+
+    Args:
+        times: also what is known from the times of every task run, which takes longer.
+    """
     ending.flow_run = reader.find_flow_run(flow_run_id)
     ending.counts = reader.counts(flow_run_id)
     ending.failures = collect(reader, flow_run_id, ending.counts)
-    if sum(total_of(ending.counts).values()) > MOST_READ:
-        return
+    if times and sum(total_of(ending.counts).values()) <= MOST_READ:
+        _read_times(ending, reader, flow_run_id)
+
+
+def _read_times(ending: Ending, reader: HistoryReader, flow_run_id: str) -> None:
     durations: dict[str, list[float]] = {}
     timed = []
     for task_run in reader.task_runs(flow_run_id):
         seconds = task_run.get("duration")
+        if ending.interrupted and task_run["state"]["type"] != "COMPLETED" and seconds is not None:
+            ending.stopped.append(task_run["name"])
         if seconds is not None:
             durations.setdefault(task_run["task"], []).append(seconds)
             timed.append(task_run)
@@ -77,6 +92,7 @@ def write_summary(session: Session, ending: Ending) -> None:
         screen.line()
         _write_headline(screen, ending)
         _write_tasks(screen, ending)
+        _write_stopped(screen, ending)
     _write_problem(session, ending)
     write_failures(screen, ending.failures, width=screen.width, full=session.verbose)
     if not session.quiet:
@@ -97,8 +113,8 @@ def _write_headline(screen: Screen, ending: Ending) -> None:
     said = state_word(ending.state) + (f" in {took}" if took else "")
     line = f"{screen.style(mark, *styles)} {screen.style(title, 'bold')} {said}"
     message = ending.state.get("message")
-    # A problem that is told below, in full, is not told here too.
-    if message and not done and ending.problem is None:
+    # What the flow raised is told below, in full.
+    if message and not done and not (ending.problem and describe(ending.problem) in message):
         line += f": {screen.encodable(clean(message))}"
     screen.line(line)
 
@@ -127,6 +143,19 @@ def _task_row(screen: Screen, ending: Ending, name: str) -> Row:
     styles = ("red",) if rest.get("FAILED") or rest.get("CRASHED") else ("yellow",)
     median = ending.medians.get(name)
     return [name, f"{done:,}/{number:,}", Cell(words, styles), duration(median)]
+
+
+def _write_stopped(screen: Screen, ending: Ending) -> None:
+    if not ending.stopped:
+        return
+    names = ", ".join(map(clean, ending.stopped[:_MOST_STOPPED]))
+    more = len(ending.stopped) - _MOST_STOPPED
+    screen.line()
+    screen.line("Stopped while running: " + screen.encodable(names) + _and_more(more))
+
+
+def _and_more(number: int) -> str:
+    return f" and {number:,} more" if number > 0 else ""
 
 
 def _write_problem(session: Session, ending: Ending) -> None:

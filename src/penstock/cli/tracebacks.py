@@ -163,7 +163,7 @@ def frame_lines(frames: Sequence[Frame]) -> list[str]:
     """Write the user's frames, the innermost first, and fold the others."""
     users = [frame for frame in frames if frame.is_users][::-1]
     shown = users[:_MOST_FRAMES]
-    places = [f"{shown_path(frame.file)}:{frame.line} in {frame.function}" for frame in shown]
+    places = [_place(frame) for frame in shown]
     width = max(map(len, places), default=0)
     lines = [
         f"{place:<{width}}   {frame.source}".rstrip()
@@ -175,6 +175,12 @@ def frame_lines(frames: Sequence[Frame]) -> list[str]:
         inner = frames[-1]
         lines.append(f"raised in {_library_path(inner.file)}:{inner.line} in {inner.function}")
     return lines
+
+
+def _place(frame: Frame) -> str:
+    place = f"{shown_path(frame.file)}:{frame.line}"
+    # The line of a syntax error is in no function.
+    return f"{place} in {frame.function}" if frame.function else place
 
 
 def shown_path(file: str) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import socket
 import threading
 from collections import deque
 from time import monotonic
@@ -24,10 +23,9 @@ from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.history.base import Group, HistoryStore
-from penstock.history.owners import process_started_at
+from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_run_row
 from penstock.runs import FlowRun, TaskRun
-from penstock.states import StateType
 
 GROUP_SECONDS = 0.05
 BUFFER_LIMIT = 100_000
@@ -55,9 +53,10 @@ class Recorder:
         self.append = self.entries.append
         self.is_asleep = True
         self.failure: HistoryError | None = None
+        self.lone_tasks: set[int] = set()
         self._store = store
         self._release = release
-        self._owner = (socket.gethostname(), os.getpid(), process_started_at(os.getpid()))
+        self._owner = (host_name(), os.getpid(), process_started_at(os.getpid()))
         self._bell = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
@@ -226,7 +225,7 @@ class Recorder:
         while True:
             try:
                 return self._store.write(group)
-            except HistoryError as exc:
+            except HistoryUnavailable as exc:
                 if monotonic() - began > PATIENCE_SECONDS:
                     self.failure = HistoryUnavailable(f"{exc} Gave up after ten minutes.")
                     return None
@@ -236,7 +235,8 @@ class Recorder:
                         "%s Work goes on; %d events are waiting in memory.", exc, len(self.entries)
                     )
             except Exception as exc:
-                self.failure = HistoryUnavailable(f"The history could not be written: {exc!r}")
+                # Trying again would not help: a bad row, a damaged file, a closed store.
+                self.failure = HistoryUnavailable(f"The history could not be written: {exc}")
                 logger.exception("The history could not be written.")
                 return None
             self._bell.acquire(timeout=pause)

@@ -9,7 +9,6 @@ from penstock.history.text import LONGEST_LOG_LINE, LONGEST_MESSAGE, LONGEST_NAM
 from penstock.runs import FlowRun, Run, TaskRun
 
 
-
 def task_run_row(run: TaskRun, seq: int, flow_key: bytes | None) -> tuple[Any, ...]:
     """Give the row of a task run as it is now."""
     name = run.custom_name
@@ -99,7 +98,9 @@ def _transitions(run: Run) -> str:
 
 
 def _tags(run: Run) -> str | None:
-    return json.dumps(sorted(clean_text(tag, LONGEST_NAME) for tag in run.tags)) if run.tags else None
+    return (
+        json.dumps(sorted(clean_text(tag, LONGEST_NAME) for tag in run.tags)) if run.tags else None
+    )
 
 
 def _detail(run: TaskRun) -> str | None:

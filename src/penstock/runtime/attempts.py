@@ -74,24 +74,23 @@ class _OutOfTime(Exception):
 
 
 async def _awaited(result: Any, seconds: float | None) -> Any:
-    if hasattr(result, "__aiter__"):
-        result = _listed(result)
-    elif not hasattr(result, "__await__"):
-        return result
     if seconds is None:
-        return await result
+        return await collected(result)
     asyncio = sys.modules["asyncio"]
     try:
         async with asyncio.timeout(seconds) as limit:
-            return await result
+            return await collected(result)
     except TimeoutError:
         if limit.expired():
             raise _OutOfTime from None
         raise
 
 
-async def _listed(values: Any) -> list[Any]:
-    return [value async for value in values]
+async def collected(result: Any) -> Any:
+    """Await what an async function gave: an async generator becomes a list."""
+    if hasattr(result, "__aiter__"):
+        return [value async for value in result]
+    return await result if hasattr(result, "__await__") else result
 
 
 def _resolved(value: Any) -> Any:
@@ -109,9 +108,7 @@ def timed_out_state(run: TaskRun, seconds: float) -> State:
 
 def cancelled_state(run: TaskRun, message: str = "The task run was cancelled.") -> State:
     """Give the state of a task run that was cancelled."""
-    return State(
-        StateType.CANCELLED, None, message, time_ns(), CancelledRun(message), run.key
-    )
+    return State(StateType.CANCELLED, None, message, time_ns(), CancelledRun(message), run.key)
 
 
 def is_interruption(state: State) -> bool:

@@ -203,11 +203,23 @@ class TaskCall:
             self._asyncio_task = None
 
     async def _execute_anywhere(self) -> State:
-        if not self.is_async:
-            return self.context.run(self._execute, self._token)
         import asyncio
 
-        return await asyncio.create_task(self._aexecute(), context=self.context)
+        if self.is_async:
+            return await asyncio.create_task(self._aexecute(), context=self.context)
+        if not self.loop.runs_here():
+            return self.context.run(self._execute, self._token)
+        # On the flow's own loop a synchronous task would hold up everything else.
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def execute() -> None:
+            state = self.context.run(self._execute, self._token)
+            loop.call_soon_threadsafe(ended.set_result, state)
+
+        threading.Thread(target=execute, name="penstock-call", daemon=True).start()
+        state: State = await ended
+        return state
 
     def _time_over(self, interruption: Interruption, token: list[None]) -> None:
         if not token:

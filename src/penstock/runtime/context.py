@@ -37,8 +37,8 @@ class RunContext:
     """What the code of a run can know of itself.
 
     Attributes:
-        flow_run: the flow run, None in a task called outside a flow.
-        task_run: the task run, None in a flow's own code.
+        flow_run: the flow run; None in a task called outside a flow.
+        task_run: the task run; None in a flow's own code.
         flow, task: their definitions.
         task_runner: the task runner of the flow run; None in a task.
     """
@@ -46,8 +46,10 @@ class RunContext:
     def __init__(self, run: TaskRun | FlowRun) -> None:
         in_task = isinstance(run, TaskRun)
         live = run.live
-        self.task_run: TaskRun | None = run if isinstance(run, TaskRun) else None
-        self.flow_run: FlowRun | None = None if live is None else live.flow_run
+        # Typed as what code of that kind of run finds: nobody should have to test for None
+        # what cannot be None where they ask.
+        self.task_run: TaskRun = run if in_task else None  # type: ignore[assignment]
+        self.flow_run: FlowRun = None if live is None else live.flow_run  # type: ignore[assignment]
         self.flow: Any = None if live is None else live.flow
         self.task: Any = run.definition if in_task else None
         self.task_runner: Any = None if in_task or live is None else live.task_runner

@@ -12,7 +12,9 @@ from penstock.clock import clock
 from penstock.core.inputs import find
 from penstock.core.lifecycle import ATTEMPT, AskRetry, Command, Retry
 from penstock.core.outcomes import raised
-from penstock.history.recorder import Recorder
+from penstock.history.base import OUTSIDE_FLOWS, number_outside_flows
+from penstock.history.recorder import TASK, Recorder
+from penstock.history.text import LONGEST_NAME, clean_text
 from penstock.runs import TaskRun
 from penstock.runtime.attempts import (
     TASK_RUN,
@@ -63,9 +65,20 @@ class DirectCall:
         self.recorder: Recorder = _lone_recorder() if parent is None else parent.recorder
         self.recorder.make_room()
         self.run = make_task_run(task, values, self.found, self.live)
-        self.run.recorder = self.recorder
+        if self.live is None:
+            self._enrol_alone()
         if self.awaited is not None:
             self.run.upstream += keys_of(self.awaited)
+
+    def _enrol_alone(self) -> None:
+        """Number a task run that belongs to no flow run."""
+        run, task = self.run, self.task
+        run.recorder = self.recorder
+        run.task_number = number_outside_flows(task.key)
+        if run.task_number not in self.recorder.lone_tasks:
+            self.recorder.lone_tasks.add(run.task_number)
+            name = clean_text(task.name, LONGEST_NAME)
+            self.recorder.record(TASK, (OUTSIDE_FLOWS, run.task_number, task.key, name))
 
     def execute(self) -> State:
         """Execute in this thread, waiting for upstreams first."""

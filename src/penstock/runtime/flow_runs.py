@@ -1,7 +1,7 @@
 """Run flows: bind, record, execute, wait for everything, decide the final state, commit.
 
-    call_flow ──► FlowExecution ──► drive(run_life) ──► attempt: body ─► leave ─► final state
-                                                          sync: this thread   async: this loop
+call_flow ──► FlowExecution ──► drive(run_life) ──► attempt: body ─► leave ─► final state
+                                                      sync: this thread   async: this loop
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from penstock.history.recorder import CHANGED, ENDED
 from penstock.ids import new_flow_run_key
 from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
+from penstock.runtime.attempts import collected
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.direct import run_blocking, told
 from penstock.runtime.drivers import adrive, drive
@@ -66,7 +67,11 @@ logger = logging.getLogger("penstock.flow_runs")
 
 
 def call_flow(
-    flow: Any, args: tuple[object, ...], kwargs: dict[str, object], return_state: bool, wait_for: Any
+    flow: Any,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    return_state: bool,
+    wait_for: Any,
 ) -> Any:
     """Run a flow; give its result or state, or a coroutine for an async flow."""
     if not flow.is_async:
@@ -80,7 +85,11 @@ def call_flow(
 
 
 async def _acall(
-    flow: Any, args: tuple[object, ...], kwargs: dict[str, object], return_state: bool, wait_for: Any
+    flow: Any,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    return_state: bool,
+    wait_for: Any,
 ) -> Any:
     return told(await FlowExecution(flow, args, kwargs, wait_for).aexecute(), return_state)
 
@@ -159,7 +168,9 @@ class FlowExecution:
         run.preview = preview_parameters(names, self.values)
         run.runner = str(flow.task_runner)
         run.version = flow.version
-        run.tags = current_tags.get() | (self.parent.tags if self.parent is not None else frozenset())
+        run.tags = current_tags.get() | (
+            self.parent.tags if self.parent is not None else frozenset()
+        )
         run.recorder = self.recorder
         run.log_prints = self._log_prints if flow.log_prints is None else flow.log_prints
         if run.log_prints:
@@ -209,7 +220,8 @@ class FlowExecution:
 
     def _kept_state(self) -> State:
         self.live.close()
-        assert self.stand_in is not None and self.stand_in.outcome is not None
+        assert self.stand_in is not None
+        assert self.stand_in.outcome is not None
         return self.stand_in.outcome
 
     def _begin_stand_in(self) -> None:
@@ -234,7 +246,9 @@ class FlowExecution:
         try:
             self.live.close()
         except Exception as exc:
-            logger.exception("The task runner of flow run %r could not be stopped.", self.flow_run.name)
+            logger.exception(
+                "The task runner of flow run %r could not be stopped.", self.flow_run.name
+            )
             if state.type is StateType.COMPLETED:
                 return State(
                     StateType.CRASHED,
@@ -323,7 +337,11 @@ class FlowExecution:
             async with limit:
                 args, kwargs = self._arguments()
                 result = self.flow.fn(*args, **kwargs)
-                value = [item async for item in result] if hasattr(result, "__aiter__") else await result
+                value = (
+                    [item async for item in result]
+                    if hasattr(result, "__aiter__")
+                    else await result
+                )
                 await self._aleave()
             return self._conclude(settled_value(value))
         except BaseException as exc:
@@ -464,5 +482,3 @@ def _problem_in(state: State) -> BaseException | None:
         except BaseException as exc:
             return exc
     return None
-
-

@@ -96,9 +96,8 @@ class TaskFuture(Dependency, Generic[T]):
         Raises:
             TimeoutError: the run had not ended in time.
         """
-        if self._run.outcome is None:
-            if not wait_for_run(self._run, timeout):
-                raise TimeoutError(f"Task run {self.name!r} had not ended in {timeout} seconds.")
+        if self._run.outcome is None and not wait_for_run(self._run, timeout):
+            raise TimeoutError(f"Task run {self.name!r} had not ended in {timeout} seconds.")
         state = self._outcome()
         return None if state.type is StateType.COMPLETED else failure_of(state)
 
@@ -288,11 +287,11 @@ class as_completed(Generic[T]):
             future.add_done_callback(ended.put)
         while open_futures:
             runs = [future._run for future in open_futures]
-            future = block_until(ended, runs[:1], _left(self._deadline))
-            if future is None:
+            first = block_until(ended, runs[:1], _left(self._deadline))
+            if first is None:
                 raise self._too_late(len(open_futures))
-            del open_futures[future]
-            yield future
+            del open_futures[first]
+            yield first
 
     async def __aiter__(self) -> AsyncIterator[TaskFuture[T]]:
         ended: SimpleQueue[TaskFuture[T]] = SimpleQueue()
@@ -317,5 +316,3 @@ class as_completed(Generic[T]):
         return TimeoutError(
             f"{left} of {len(self._futures)} futures had not ended in {self._timeout} seconds."
         )
-
-

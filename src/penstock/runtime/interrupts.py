@@ -1,7 +1,7 @@
 """Interrupt code that runs: by a signal in the main thread, else at the thread's next bytecode.
 
-    clock or another thread ──► Interruption.fire() ──► main thread: SIGALRM, also out of sleeps
-                                                   └──► other:  PyThreadState_SetAsyncExc
+clock or another thread ──► Interruption.fire() ──► main thread: SIGALRM, also out of sleeps
+                                               └──► other:  PyThreadState_SetAsyncExc
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from typing import Any
 from uuid import UUID
 
 from penstock.clock import Timer, clock
-from penstock.core.identity import Ordinals
 from penstock.core.dependencies import Readiness
+from penstock.core.identity import Ordinals
 from penstock.core.inputs import find
 from penstock.core.lifecycle import ATTEMPT, Retry
 from penstock.core.outcomes import FAILURES
@@ -158,8 +158,7 @@ class LiveFlowRun:
         run, call = self._take_in(task, args, kwargs, wait_for)
         if call is not None:
             self.advance(call, None)
-            if call.runner.runs_in_caller and not self.flow_run.is_async:
-                wait_for_run(run, None)
+            _end_in_caller(call)
         return run
 
     def submit_all(
@@ -211,14 +210,9 @@ class LiveFlowRun:
             else:
                 run.live.when_over(run, arrive)
         if not call.readiness.arrive():
-            self._wait_in_caller(call)
+            _end_in_caller(call)
             return False
         return self._is_let_through(call)
-
-    def _wait_in_caller(self, call: TaskCall) -> None:
-        """On a runner that runs calls in the caller, wait right here until it has."""
-        if call.runner.runs_in_caller and not self.flow_run.is_async:
-            wait_for_run(call.task_run, None)
 
     def upstreams_settled(self, call: TaskCall) -> None:
         """Go on with a call whose last upstream has settled."""
@@ -493,6 +487,12 @@ class LiveFlowRun:
             self._running[id(wanted)] = running
             self._held.append(wanted)
             return running
+
+
+def _end_in_caller(call: TaskCall) -> None:
+    """On a runner that runs calls in the caller, wait right here until the run is over."""
+    if call.runner.runs_in_caller and not call.loop.runs_here():
+        wait_for_run(call.task_run, None)
 
 
 def _stopped(timer: Timer | None) -> bool:

@@ -1,8 +1,8 @@
 """Log lines of runs: `get_run_logger`, and the handler that takes lines to the history.
 
-    get_run_logger().info(…) ─► logger "penstock.flow_runs" or "penstock.task_runs"
-    named loggers (settings)  ─► the same handler                       │
-                                                    RunLogHandler.emit ─┴─► recorder
+get_run_logger().info(…) ─► logger "penstock.flow_runs" or "penstock.task_runs"
+named loggers (settings)  ─► the same handler                       │
+                                                RunLogHandler.emit ─┴─► recorder
 """
 
 from __future__ import annotations

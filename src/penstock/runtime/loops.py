@@ -1,7 +1,7 @@
 """The event loop of a flow run: the caller's own, or one in a thread of its own on demand.
 
-    async flow:  the caller's loop
-    sync flow:   thread "penstock-loop", started when something asynchronous is first submitted
+async flow:  the caller's loop
+sync flow:   thread "penstock-loop", started when something asynchronous is first submitted
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import io
+import logging
 import sys
 from typing import Any
 
 from penstock.runtime.context import current_run
-from penstock.runtime.logs import record_line
+from penstock.runtime.logs import RunLogger
 
-_PRINT_LEVEL = 20
+_logger = logging.getLogger("penstock.prints")
 _print = builtins.print
 
 
@@ -28,5 +29,5 @@ def _recording_print(*values: Any, **options: Any) -> None:
     if run is not None and run.log_prints and target in (None, sys.stdout):
         line = io.StringIO()
         _print(*values, **{**options, "file": line, "end": "", "flush": False})
-        record_line(run, _PRINT_LEVEL, "print", line.getvalue())
+        RunLogger(_logger, run).info("%s", line.getvalue())
     _print(*values, **options)

@@ -1,7 +1,7 @@
 """Start the task runners of a flow run, each once, on first use; and stop them at its end.
 
-    suspends = False   start and stop are driven by hand, in the thread of the flow
-    suspends = True    a task on an event loop holds `async with runner.start()` open
+suspends = False   start and stop are driven by hand, in the thread of the flow
+suspends = True    a task on an event loop holds `async with runner.start()` open
 """
 
 from __future__ import annotations

@@ -47,17 +47,25 @@ def state_of(dependency: Dependency) -> State:
 
 def refusal(upstreams: Upstreams, key: bytes) -> State | None:
     """Give the NotReady state of a run if an upstream did not complete, once all have settled."""
+    refused = None
     for dependency, allowed in upstreams.items():
         state = state_of(dependency)
-        if state.type is not StateType.COMPLETED and not allowed:
-            return not_ready(state, state.run_id, time_ns(), key)
-    return None
+        if state.type is StateType.COMPLETED:
+            continue
+        if allowed:
+            _look_at(dependency)
+        elif refused is None:
+            refused = not_ready(state, state.run_id, time_ns(), key)
+    return refused
 
 
 def value_of(dependency: Dependency, allowed: bool) -> Any:
     """Give the value that stands for a dependency in the arguments, once it has settled."""
-    if allowed:
-        run = run_of(dependency)
-        if run is not None:
-            run.look_at()
     return state_of(dependency).result(raise_on_failure=not allowed)
+
+
+def _look_at(dependency: Dependency) -> None:
+    """Note that a failure reached somebody who allows it."""
+    run = run_of(dependency)
+    if run is not None:
+        run.look_at()

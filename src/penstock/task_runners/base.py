@@ -185,7 +185,9 @@ class BaseTaskRunner(abc.ABC):
         from inspect import Parameter, signature
 
         variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        names = [p.name for p in signature(type(self)).parameters.values() if p.kind not in variadic]
+        names = [
+            p.name for p in signature(type(self)).parameters.values() if p.kind not in variadic
+        ]
         held = {name: _attribute(self, name) for name in names}
         return {name: value for name, value in held.items() if value is not _MISSING}
 
@@ -252,8 +254,4 @@ def _rebuild(kind: type[BaseTaskRunner], arguments: dict[str, Any]) -> BaseTaskR
 
 def _settings(runner: BaseTaskRunner) -> dict[str, Any]:
     """Give the public attributes: what makes two runners equal."""
-    return {
-        name: value
-        for name, value in vars(runner).items()
-        if not name.startswith("_")
-    }
+    return {name: value for name, value in vars(runner).items() if not name.startswith("_")}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
+from penstock.task_runners.pool import WorkerPool
 
 
 class SequentialTaskRunner(BaseTaskRunner):
@@ -22,8 +22,8 @@ class SequentialTaskRunner(BaseTaskRunner):
 
     def __init__(self) -> None:
         self._states: dict[UUID, State] = {}
-        self._queue: deque[Call] = deque()
-        self._draining = False
+        # One turn at a time; a task that awaits its children lets them have theirs.
+        self._turns = WorkerPool(1)
 
     @property
     def concurrency_type(self) -> TaskConcurrencyType:
@@ -47,28 +47,9 @@ class SequentialTaskRunner(BaseTaskRunner):
             if not call.is_async:
                 call.run()
             elif call.loop.runs_here():
-                self._enqueue(call)
+                self._turns.put([call])
             else:
                 call.loop.run(call.arun)
 
     def take_back(self, call: Call) -> bool:
-        if call not in self._queue:
-            return False
-        self._queue.remove(call)
-        return True
-
-    def _enqueue(self, call: Call) -> None:
-        self._queue.append(call)
-        if not self._draining:
-            self._draining = True
-            call.loop.spawn(self._drain)
-
-    async def _drain(self) -> None:
-        import asyncio
-
-        try:
-            while self._queue:
-                call = self._queue.popleft()
-                await asyncio.create_task(call.arun(), context=call.context)
-        finally:
-            self._draining = False
+        return self._turns.take_back(call)

@@ -35,7 +35,7 @@ class ArgumentsContract:
     """Section 4: what may be a task, and what shape its arguments keep."""
 
     @staticmethod
-    def submitted(runner: BaseTaskRunner, called: Any, *args: Any, **kwargs: Any) -> Any:
+    def submitted(runner: BaseTaskRunner, called: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Submit a task in a flow on the runner and give its result."""
 
         @flow(task_runner=runner)
@@ -107,7 +107,7 @@ class ArgumentsContract:
         async def difference(x: Any, y: Any) -> Any:
             return x - y
 
-        called = task(functools.partial(difference, y=1), name="difference")
+        called = task(name="difference")(functools.partial(difference, y=1))
         assert self.submitted(task_runner, called, 3) == 2
 
     def test_bound_method(self, task_runner: BaseTaskRunner) -> None:

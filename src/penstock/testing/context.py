@@ -21,7 +21,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 @task
 def describe_context(number: int = 0) -> dict[str, Any]:
     """Say what the context of this run holds."""
-    context = get_run_context()
+    context: Any = get_run_context()
     run = context.task_run
     return {
         "flow_run_id": context.flow_run.id,
@@ -41,14 +41,15 @@ def describe_context(number: int = 0) -> dict[str, Any]:
 async def describe_context_async(number: int = 0) -> dict[str, Any]:
     """Say what the context of this coroutine holds."""
     await asyncio.sleep(0)
-    run = get_run_context().task_run
+    run: Any = get_run_context().task_run
     return {"id": run.id, "name": run.name, "tags": sorted(run.tags)}
 
 
 @task
 def tags_here(after: Any = None) -> Any:
     """Give the tags of this run."""
-    return sorted(get_run_context().task_run.tags)
+    run: Any = get_run_context().task_run
+    return sorted(run.tags)
 
 
 @task
@@ -75,7 +76,7 @@ class ContextContract:
     def test_task_knows_its_flow_run(self, task_runner: BaseTaskRunner) -> None:
         @flow(task_runner=task_runner, name="surrounding")
         def example() -> None:
-            here = get_run_context().flow_run
+            here: Any = get_run_context().flow_run
             found = describe_context.submit().result()
             assert found["flow_run_id"] == here.id
             assert found["flow_run_name"] == here.name
@@ -116,16 +117,17 @@ class ContextContract:
     def test_called_task_knows_itself(self, task_runner: BaseTaskRunner) -> None:
         @flow(task_runner=task_runner)
         def example() -> None:
-            here = get_run_context().flow_run
+            here: Any = get_run_context().flow_run
             assert describe_context()["flow_run_id"] == here.id
-            assert get_run_context().flow_run.id == here.id
+            after: Any = get_run_context().flow_run
+            assert after.id == here.id
 
         example()
 
     def test_flow_knows_itself(self, task_runner: BaseTaskRunner) -> None:
         @flow(task_runner=task_runner, name="surrounding")
         def example(number: int) -> None:
-            context = get_run_context()
+            context: Any = get_run_context()
             assert context.flow.name == "surrounding"
             assert dict(context.flow_run.parameters) == {"number": 1}
             assert context.flow_run.state.is_running()
@@ -178,7 +180,8 @@ class NamesContract:
     def test_template_names_the_run(self, task_runner: BaseTaskRunner) -> None:
         @task(task_run_name="add {x} to {y}")
         def sum_up(x: int, y: int = 5) -> Any:
-            return get_run_context().task_run.name
+            run: Any = get_run_context().task_run
+            return run.name
 
         @flow(task_runner=task_runner)
         def example() -> None:
@@ -191,7 +194,8 @@ class NamesContract:
     def test_flow_run_name_template(self, task_runner: BaseTaskRunner) -> None:
         @flow(task_runner=task_runner, flow_run_name="number {number}")
         def example(number: int) -> Any:
-            return get_run_context().flow_run.name
+            run: Any = get_run_context().flow_run
+            return run.name
 
         assert example(7) == "number 7"
 
@@ -347,7 +351,8 @@ class HooksContract:
         def example() -> None:
             fail.submit()
 
-        assert example(return_state=True).is_failed()  # type: ignore[attr-defined]
+        state: Any = example(return_state=True)
+        assert state.is_failed()
         assert ledger.lines() == ["example 1/1 task runs failed."]
 
 

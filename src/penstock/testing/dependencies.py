@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from typing import Any, NamedTuple
 
-from penstock import State, TaskFuture, flow, quote, task
+from penstock import State, flow, quote, task
 from penstock.states import Completed, Failed
 from penstock.task_runners import BaseTaskRunner
 from penstock.testing.sample_tasks import add, add_async, fail, identity, total
@@ -46,6 +46,12 @@ class Opaque:
 def memory_address(value: Any) -> int:
     """Say which object was passed."""
     return id(value)
+
+
+@task
+def type_name(value: Any) -> str:
+    """Say what was passed."""
+    return type(value).__name__
 
 
 @task
@@ -255,8 +261,7 @@ class DependenciesContract:
         def example() -> None:
             future = fail.submit()
             if in_process:
-                found: Any = identity(quote(future))
-                assert isinstance(found, TaskFuture)
+                assert type_name.submit(quote(future)).result() == "TaskFuture"
             assert future.exception() is not None
 
         example()

@@ -30,14 +30,14 @@ def leave() -> Any:
 
 def state_of(runner: BaseTaskRunner, body: Any) -> State:
     """Run a function as a flow and give its final state."""
-    state: Any = flow(body, name="example", task_runner=runner)(return_state=True)
+    state: Any = flow(name="example", task_runner=runner)(body)(return_state=True)
     assert isinstance(state, State)
     return state
 
 
 def result_of(runner: BaseTaskRunner, body: Any) -> Any:
     """Run a function as a flow and give its result."""
-    return flow(body, name="example", task_runner=runner)()
+    return flow(name="example", task_runner=runner)(body)()
 
 
 class RaisedContract:
@@ -309,7 +309,7 @@ class UnseenFailuresContract:
             with pytest.raises(ValueError, match="^boom$"):
                 await fail.submit()
 
-        state: Any = asyncio.run(example(return_state=True))  # type: ignore[arg-type]
+        state: Any = asyncio.run(example(return_state=True))
         assert state.is_completed()
 
     def test_state_that_was_read_was_looked_at(self, task_runner: BaseTaskRunner) -> None:

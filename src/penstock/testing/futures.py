@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock import StateType, TaskFuture, as_completed, flow, task, wait
+from penstock import StateType, TaskFuture, as_completed, flow, task, wait, wait_async
 from penstock.task_runners import BaseTaskRunner
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from penstock.testing.sample_tasks import add, add_async, fail, hold, hold_async
@@ -200,7 +200,7 @@ class FuturesContract:
         @flow(task_runner=task_runner)
         def example() -> None:
             future = add.submit(1, 2)
-            with pytest.warns(UserWarning, match="future"):
+            with pytest.warns(UserWarning, match="TaskFuture"):
                 assert future
 
         example()
@@ -379,6 +379,31 @@ class WaitingContract:
             assert futures[0].exception() is not None
 
         example()
+
+    def test_wait_in_async_code_is_awaited(self, task_runner: BaseTaskRunner) -> None:
+        @flow(task_runner=task_runner)
+        async def example() -> None:
+            futures = [add.submit(1, 2), add_async.submit(1, 2), fail.submit()]
+            done, not_done = await wait_async(futures)
+            assert (done, not_done) == (set(futures), set())
+            assert futures[2].exception() is not None
+
+        asyncio.run(example())
+
+    def test_wait_in_async_code_stops_when_time_is_up(
+        self, task_runner: BaseTaskRunner, deferred: bool, ledger: Ledger, gate: Gate
+    ) -> None:
+        @flow(task_runner=task_runner)
+        async def example() -> None:
+            if not deferred:
+                gate.open()
+            future = hold_async.submit(ledger, gate)
+            found = await wait_async([future], timeout=0.03)
+            assert (future in found.not_done) or not deferred
+            gate.open()
+            assert (await wait_async([future])).done == {future}
+
+        asyncio.run(example())
 
     def test_as_completed_gives_every_future_once(self, task_runner: BaseTaskRunner) -> None:
         @flow(task_runner=task_runner)

@@ -38,7 +38,7 @@ async def fail_until_async(ledger: Ledger, attempts: int) -> int:
 @task
 def record_attempt(ledger: Ledger) -> None:
     """Write the number and the state name of the attempt; fail twice."""
-    run = get_run_context().task_run
+    run: Any = get_run_context().task_run
     ledger.add(f"{run.attempt} {run.state.name}")
     if run.attempt < 3:
         raise ValueError("again")
@@ -234,11 +234,11 @@ class RetriesContract:
 
     def test_negative_delay_is_refused(self) -> None:
         with pytest.raises(ValueError, match="-1"):
-            task(lambda: None, name="wrong", retries=1, retry_delay_seconds=-1)
+            task(name="wrong", retries=1, retry_delay_seconds=-1)(lambda: None)
 
     def test_more_than_fifty_delays_are_refused(self) -> None:
         with pytest.raises(ValueError, match="50"):
-            task(lambda: None, name="wrong", retries=60, retry_delay_seconds=[1.0] * 51)
+            task(name="wrong", retries=60, retry_delay_seconds=[1.0] * 51)(lambda: None)
 
     # Flow retries.
 

@@ -223,7 +223,7 @@ class UpstreamContract:
             state = add.submit(allow_failure(first), second).wait()
             assert state is not None
             assert state.message == not_ready_message(second.key)
-            assert second.exception() is not None
+            assert [type(bad.exception()) for bad in (first, second)] == [ValueError] * 2
 
         example()
 
@@ -259,6 +259,7 @@ class UpstreamContract:
         def example() -> None:
             bad = fail.submit()
             note.submit(ledger, "called", wait_for=[allow_failure(bad)]).result()
+            assert bad.exception() is not None
 
         example()
         assert ledger.lines() == ["called"]

@@ -336,12 +336,7 @@ class FlowExecution:
         try:
             async with limit:
                 args, kwargs = self._arguments()
-                result = self.flow.fn(*args, **kwargs)
-                value = (
-                    [item async for item in result]
-                    if hasattr(result, "__aiter__")
-                    else await result
-                )
+                value = await collected(self.flow.fn(*args, **kwargs))
                 await self._aleave()
             return self._conclude(settled_value(value))
         except BaseException as exc:

@@ -31,8 +31,7 @@ from penstock.testing.timeouts import TimeoutsContract
 from penstock.testing.upstreams import UpstreamContract
 
 
-class TaskRunnerContract(
-    LifecycleContract,
+class FlowsContract(
     CallingContract,
     ArgumentsContract,
     ResultsContract,
@@ -58,8 +57,11 @@ class TaskRunnerContract(
     LogsContract,
     CancellationContract,
     OrderContract,
-    ContractFixtures,
 ):
+    """What flows and tasks do on every runner."""
+
+
+class TaskRunnerContract(LifecycleContract, FlowsContract, ContractFixtures):
     """Everything a task runner must do, one test for each behaviour.
 
     Example:

@@ -47,6 +47,7 @@ ROWS = {
     "runtime": 4,
     # 5 what users touch
     "flows": 5,
+    "options": 5,
     "tasks": 5,
     "logs": 5,
     "testing": 5,

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from types import FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from penstock.core.identity import input_digest
 from penstock.core.retries import RetryPolicy
 from penstock.core.signatures import Signature, callable_name
 from penstock.errors import InvalidOptionError
@@ -60,6 +61,7 @@ class Flow(Generic[P, R]):
         self.parameter_names = self.signature.parameters
         self.is_async = is_async_function(fn)
         self.key = function_key(fn)
+        self.digest = input_digest(self.key, (), lambda dependency: None)
         update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
         self._apply(**options)
 

@@ -58,6 +58,7 @@ class Run:
     recorded: StateType | None = None
     is_async: bool = False
     log_prints: bool = False
+    is_task_run: bool = False
     live: Any = None
     recorder: Any = None
 
@@ -116,6 +117,7 @@ class TaskRun(Run):
         waits: groups of task runs that its code waits for right now.
     """
 
+    is_task_run = True
     number: int = 0
     task_number: int = 0
     custom_name: str | None = None

@@ -8,6 +8,7 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from penstock.core.identity import input_digest
 from penstock.core.mapping import list_arguments, zip_arguments
 from penstock.core.retries import RetryPolicy, exponential_backoff
 from penstock.core.signatures import Signature, callable_name
@@ -57,6 +58,7 @@ class Task(Generic[P, R]):
         self.parameter_names = self.signature.parameters
         self.is_async = is_async_function(fn)
         self.key = function_key(fn)
+        self.digest = input_digest(self.key, (), lambda dependency: None)
         update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
         self._apply(**options)
 

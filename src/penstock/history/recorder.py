@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
@@ -25,19 +26,57 @@ from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.history.base import Group, HistoryStore
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_run_row
-from penstock.runs import FlowRun, TaskRun
+from penstock.runs import TaskRun
+from penstock.states import StateType
 
 GROUP_SECONDS = 0.05
 BUFFER_LIMIT = 100_000
 PATIENCE_SECONDS = 600.0
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
+_BACKLOG = 1_000
 
 # Kinds of entries.
 CHANGED, ENDED, TASK, LOG, FLUSH = range(5)
-Counts = dict[str, int]
+Counts = dict[StateType, int]
 
 logger = logging.getLogger("penstock.history")
+
+
+class Ledger:
+    """What the writing thread knows of one flow run.
+
+    Attributes:
+        key: the id of the flow run; None for task runs outside flows.
+        numbers: the numbers of changes.
+        counts: how many task runs are in a state, by task number and state type, as committed.
+    """
+
+    __slots__ = ("counts", "key", "numbers")
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.numbers = itertools.count(1)
+        self.counts: dict[int, Counts] = {}
+
+    def count(self, run: TaskRun) -> None:
+        """Move a task run from the state it was recorded in to the one it is in now."""
+        states = self.counts.get(run.task_number)
+        if states is None:
+            states = self.counts[run.task_number] = {}
+        before, now = run.recorded, run.type
+        if before is not None:
+            states[before] -= 1
+        states[now] = states.get(now, 0) + 1
+        run.recorded = now
+
+    def count_rows(self, tasks: Iterable[int]) -> list[tuple[Any, ...]]:
+        """Give the rows of the counts of some tasks."""
+        return [
+            (self.key, task, state.value, number)
+            for task in tasks
+            for state, number in self.counts[task].items()
+        ]
 
 
 class Recorder:
@@ -62,8 +101,7 @@ class Recorder:
         self._start_lock = threading.Lock()
         self._hurry = False
         self._closing = False
-        self._numbers: dict[bytes, itertools.count[int]] = {}
-        self._counts: dict[bytes, dict[int, Counts]] = {}
+        self._lone = Ledger(None)
 
     def record(self, kind: int, subject: Any) -> None:
         """Add an entry, and wake the writing thread if it sleeps."""
@@ -104,15 +142,6 @@ class Recorder:
         if self.failure is not None:
             raise self.failure
 
-    def counts(self, flow_key: bytes) -> dict[int, Counts]:
-        """Give the committed number of task runs by task number and state type."""
-        return {task: dict(states) for task, states in list(self._counts.get(flow_key, {}).items())}
-
-    def forget(self, flow_key: bytes) -> None:
-        """Drop what is kept in memory of a flow run that has ended and is flushed."""
-        self._numbers.pop(flow_key, None)
-        self._counts.pop(flow_key, None)
-
     def close(self) -> None:
         """Commit what is left, end the thread and close the store."""
         if self._owner[1] != os.getpid():
@@ -138,7 +167,7 @@ class Recorder:
             self._hurry = False
             while self.entries:
                 self._write_group()
-                if not flushing and len(self.entries) < _GROUP_LIMIT:
+                if not flushing and len(self.entries) < _BACKLOG:
                     break
             if self._closing and not self.entries:
                 return
@@ -166,56 +195,32 @@ class Recorder:
     def _make_group(self) -> tuple[Group, list[Any]]:
         group = Group()
         waiters = []
-        touched: set[tuple[bytes, int]] = set()
+        touched: dict[Ledger, set[int]] = {}
         popleft = self.entries.popleft
+        add_task_run = group.task_runs.append
         for _ in range(min(len(self.entries), _GROUP_LIMIT)):
             kind, subject = popleft()
-            if kind == ENDED or (kind == CHANGED and not subject.is_over):
-                self._add_run(group, subject, touched)
+            if kind == ENDED or kind == CHANGED:
+                if kind == CHANGED and subject.is_over:
+                    continue
+                ledger = subject.live.ledger if subject.live is not None else self._lone
+                if not subject.is_task_run:
+                    row = flow_run_row(subject, next(ledger.numbers), self._owner, self._release)
+                    group.flow_runs.append(row)
+                    continue
+                add_task_run(task_run_row(subject, next(ledger.numbers), ledger.key))
+                if subject.recorded is not subject.type and ledger.key is not None:
+                    ledger.count(subject)
+                    touched.setdefault(ledger, set()).add(subject.task_number)
             elif kind == LOG:
                 group.logs.append(subject)
             elif kind == TASK:
                 group.tasks.append(subject)
-            elif kind == FLUSH:
+            else:
                 waiters.append(subject)
-        self._add_counts(group, touched)
+        for ledger, tasks in touched.items():
+            group.counts += ledger.count_rows(tasks)
         return group, waiters
-
-    def _add_run(
-        self, group: Group, run: TaskRun | FlowRun, touched: set[tuple[bytes, int]]
-    ) -> None:
-        if isinstance(run, TaskRun):
-            live = run.live
-            flow_key = None if live is None else live.flow_run.key
-            group.task_runs.append(task_run_row(run, self._number(flow_key), flow_key))
-            if flow_key is not None and run.recorded is not run.type:
-                self._count(flow_key, run)
-                touched.add((flow_key, run.task_number))
-        else:
-            group.flow_runs.append(
-                flow_run_row(run, self._number(run.key), self._owner, self._release)
-            )
-
-    def _number(self, flow_key: bytes | None) -> int:
-        numbers = self._numbers.get(flow_key or b"")
-        if numbers is None:
-            numbers = self._numbers[flow_key or b""] = itertools.count(1)
-        return next(numbers)
-
-    def _count(self, flow_key: bytes, run: TaskRun) -> None:
-        tasks = self._counts.setdefault(flow_key, {})
-        states = tasks.get(run.task_number)
-        if states is None:
-            states = tasks[run.task_number] = {}
-        if run.recorded is not None:
-            states[run.recorded.value] -= 1
-        states[run.type.value] = states.get(run.type.value, 0) + 1
-        run.recorded = run.type
-
-    def _add_counts(self, group: Group, touched: set[tuple[bytes, int]]) -> None:
-        for flow_key, task in touched:
-            for state, number in self._counts[flow_key][task].items():
-                group.counts.append((flow_key, task, state, number))
 
     def _write(self, group: Group) -> None:
         """Write a group, again and again while the database cannot be written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class TaskCall:
         "_args",
         "_asyncio_task",
         "_interruption",
+        "_key",
         "_kwargs",
         "_token",
         "_values",
@@ -97,11 +99,14 @@ class TaskCall:
         self._interruption: Interruption | None = None
         self._asyncio_task: Any = None
         self._token: list[None] = []
+        self._key: UUID | None = None
 
     @property
     def key(self) -> UUID:
         """The id of this attempt: of the task run at first, a new one for each retry."""
-        return self.task_run.id if self.task_run.attempt == 0 else uuid4()
+        if self._key is None:
+            self._key = self.task_run.id if self.task_run.attempt == 0 else uuid4()
+        return self._key
 
     def __call__(self) -> Awaitable[State]:
         """Execute one attempt anywhere; awaiting gives its State."""
@@ -133,6 +138,7 @@ class TaskCall:
             # The thread of an attempt that was given up may still be inside the old context.
             self.context = self.context.copy()
         self._token = [None]
+        self._key = None
 
     def stop(self) -> None:
         """Stop the attempt that runs, as far as that is possible, and end it CANCELLED."""
@@ -215,7 +221,9 @@ class TaskCall:
 
         def execute() -> None:
             state = self.context.run(self._execute, self._token)
-            loop.call_soon_threadsafe(ended.set_result, state)
+            # The loop is gone when the run ended early, by its time limit, and the flow with it.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_resolve, ended, state)
 
         threading.Thread(target=execute, name="penstock-call", daemon=True).start()
         state: State = await ended
@@ -242,3 +250,8 @@ class TaskCall:
         if slot is not None:
             slot.abandon()
         self._report(token, state)
+
+
+def _resolve(future: Any, state: State) -> None:
+    if not future.done():
+        future.set_result(state)

@@ -84,19 +84,23 @@ class DirectCall:
         """Execute in this thread, waiting for upstreams first."""
         if self.run.outcome is not None:
             return self.run.outcome
-        for run in self._unsettled():
-            wait_for_run(run, None)
-        state = self._prepare() or drive(new_life(self.task), self._perform)
-        return self._end(state)
+        state = None
+        if self.found is not None or self.awaited is not None:
+            for run in self._unsettled():
+                wait_for_run(run, None)
+            state = self._prepare()
+        return self._end(state or drive(new_life(self.task), self._perform))
 
     async def aexecute(self) -> State:
         """Execute on the running loop, waiting for upstreams first."""
         if self.run.outcome is not None:
             return self.run.outcome
-        for run in self._unsettled():
-            await await_run(run)
-        state = self._prepare() or await adrive(new_life(self.task), self._aperform)
-        return self._end(state)
+        state = None
+        if self.found is not None or self.awaited is not None:
+            for run in self._unsettled():
+                await await_run(run)
+            state = self._prepare()
+        return self._end(state or await adrive(new_life(self.task), self._aperform))
 
     def _unsettled(self) -> list[TaskRun]:
         runs = map(run_of, merged(self.found, self.awaited))
@@ -104,8 +108,6 @@ class DirectCall:
 
     def _prepare(self) -> State | None:
         """Put the values of upstreams in their place; a state is given when that fails."""
-        if self.found is None and self.awaited is None:
-            return None
         run = self.run
         refused = refusal(merged(self.found, self.awaited), run.key)
         if refused is None and self.found is not None:

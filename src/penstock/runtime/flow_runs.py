@@ -210,10 +210,17 @@ class FlowExecution:
             for run in self._unsettled():
                 await await_run(run)
             with caught_signals_async(self.parent is None, self._take_signal):
-                state = self._refused() or await adrive(new_life(self.flow), self._aperform)
+                state = self._refused() or await self._adrive()
         except BaseException as exc:
             state = raised(exc, FLOW_RUN, time_ns(), self.flow_run.key)
         return self._end(state, self._closed(state))
+
+    async def _adrive(self) -> State:
+        await self.live.runners.astart_main()
+        try:
+            return await adrive(new_life(self.flow), self._aperform)
+        finally:
+            await self.live.runners.astop_main()
 
     def _is_kept(self) -> bool:
         return self.owns_stand_in and self.stand_in is not None and self.stand_in.is_over
@@ -273,7 +280,6 @@ class FlowExecution:
         self._end_stand_in(state)
         if self.parent is None:
             self.recorder.flush()
-        self.recorder.forget(run.key)
         return state
 
     def _end_stand_in(self, state: State) -> None:

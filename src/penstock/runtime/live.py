@@ -16,6 +16,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from time import sleep, time_ns
 from typing import Any
 from uuid import UUID
@@ -26,13 +27,13 @@ from penstock.core.identity import Ordinals
 from penstock.core.inputs import find
 from penstock.core.lifecycle import ATTEMPT, Retry
 from penstock.core.outcomes import FAILURES
-from penstock.history.recorder import CHANGED, TASK, Recorder
+from penstock.history.recorder import CHANGED, TASK, Ledger, Recorder
 from penstock.history.text import LONGEST_NAME, clean_text
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import cancelled_state
 from penstock.runtime.calls import TaskCall
 from penstock.runtime.loops import FlowLoop
-from penstock.runtime.runners import RunningRunner
+from penstock.runtime.runners import Runners
 from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
 from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_of
 from penstock.runtime.waiting import wait_for_run
@@ -44,7 +45,6 @@ COMPLETED = StateType.COMPLETED
 logger = logging.getLogger("penstock.flow_runs")
 _registry: dict[bytes, LiveFlowRun] = {}
 _settling = threading.local()
-_starting = threading.RLock()
 _PLACED_TOGETHER = 64
 
 
@@ -59,6 +59,7 @@ class LiveFlowRun:
     Attributes:
         flow_run, flow: what runs.
         recorder: where everything is recorded.
+        ledger: what the recorder knows of this flow run.
         task_runner: its main task runner, started on first use.
         loop: the loop for asynchronous tasks: the caller's in an async flow.
         side_loop: a loop that is never the caller's, for blocking calls of async code.
@@ -71,6 +72,7 @@ class LiveFlowRun:
         self.flow = flow
         self.flow_run = flow_run
         self.recorder = recorder
+        self.ledger = Ledger(flow_run.key)
         self.task_runner = runner
         self.loop = FlowLoop(loop)
         self.side_loop = self.loop if loop is None else FlowLoop()
@@ -79,12 +81,11 @@ class LiveFlowRun:
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
         self._open: dict[TaskRun, TaskCall] = {}
-        self._held: list[BaseTaskRunner] = []
         self._unseen: dict[TaskRun, None] = {}
         self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
         self._task_names: dict[int, str] = {}
         self._failures: list[tuple[str, str, str]] = []
-        self._running: dict[int, RunningRunner] = {}
+        self.runners = Runners(runner, self.loop, self.side_loop)
         self._idle_rings: list[Callable[[], object]] = []
         self._is_ending = False
         _registry[flow_run.key] = self
@@ -119,8 +120,11 @@ class LiveFlowRun:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Give the recorded number of task runs by task name and state type."""
-        counts = self.recorder.counts(self.flow_run.key)
-        return {self._task_names[task]: states for task, states in sorted(counts.items())}
+        counts = list(self.ledger.counts.items())
+        return {
+            self._task_names[task]: {state.value: number for state, number in dict(states).items()}
+            for task, states in sorted(counts, key=itemgetter(0))
+        }
 
     def failures(self) -> list[tuple[str, str, str]]:
         """Give (task run name, error, task run id) of what failed, in order."""
@@ -183,7 +187,7 @@ class LiveFlowRun:
         """Make a task run and its call; the call is given only when it is ready now."""
         values = task.signature.values(args, kwargs)
         found = find(values)
-        running = self._runner_for(task)
+        running = self.runners.running(task.task_runner)
         self.recorder.make_room()
         run = make_task_run(task, values, found, self)
         if run.outcome is not None:
@@ -458,35 +462,10 @@ class LiveFlowRun:
     def close(self) -> None:
         """Stop the runners and the loops."""
         try:
-            for running in reversed(list(self._running.values())):
-                running.stop()
+            self.runners.stop()
         finally:
-            self._running.clear()
             self.side_loop.close()
             _registry.pop(self.flow_run.key, None)
-
-    # Runners.
-
-    def _runner_for(self, task: Any) -> RunningRunner:
-        wanted: BaseTaskRunner = task.task_runner or self.task_runner
-        running = self._running.get(id(wanted))
-        return running if running is not None else self._start(wanted)
-
-    def _start(self, wanted: BaseTaskRunner) -> RunningRunner:
-        """Start a runner unless an equal one runs already."""
-        with _starting:
-            for running in self._running.values():
-                if running.runner == wanted:
-                    self._running[id(wanted)] = running
-                    return running
-            runner = wanted if wanted is self.task_runner else wanted.duplicate()
-            # A runner that suspends while it starts must not do so on a loop that waits for it.
-            loop = self.side_loop if runner.suspends else self.loop
-            running = RunningRunner(runner, loop)
-            running.start()
-            self._running[id(wanted)] = running
-            self._held.append(wanted)
-            return running
 
 
 def _end_in_caller(call: TaskCall) -> None:

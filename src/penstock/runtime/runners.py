@@ -6,6 +6,7 @@ suspends = True    a task on an event loop holds `async with runner.start()` ope
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Coroutine
 from queue import SimpleQueue
 from typing import Any
@@ -47,6 +48,16 @@ class RunningRunner:
             if problem is not None:
                 raise problem
 
+    async def astart(self) -> None:
+        """Start the runner on the running loop."""
+        self._context = self.runner.start()
+        await self._context.__aenter__()
+
+    async def astop(self) -> None:
+        """Stop a runner that was started on the running loop."""
+        context, self._context = self._context, None
+        await context.__aexit__(None, None, None)
+
     async def _hold(self, started: SimpleQueue[BaseException | None]) -> None:
         import asyncio
 
@@ -62,6 +73,64 @@ class RunningRunner:
             self._ended.put(exc)
         else:
             self._ended.put(None)
+
+
+class Runners:
+    """The task runners of one flow run: each distinct one is started once, on first use.
+
+    Args:
+        main: the flow's own runner, not started.
+        loop: the flow run's loop.
+        side_loop: a loop that is never the caller's. A runner that suspends while it starts must
+            not do so on a loop that waits for it.
+    """
+
+    def __init__(self, main: BaseTaskRunner, loop: FlowLoop, side_loop: FlowLoop) -> None:
+        self._main = main
+        self._loop = loop
+        self._side_loop = side_loop
+        self._running: dict[int, tuple[BaseTaskRunner, RunningRunner]] = {}
+        self._lock = threading.RLock()
+
+    def running(self, wanted: BaseTaskRunner | None) -> RunningRunner:
+        """Give a started runner that equals the wanted one; None is the flow's own."""
+        wanted = wanted or self._main
+        entry = self._running.get(id(wanted))
+        return entry[1] if entry is not None else self._find_or_start(wanted)
+
+    async def astart_main(self) -> None:
+        """Start the flow's own runner on the running loop, if it is one that suspends."""
+        if self._main.suspends:
+            running = RunningRunner(self._main, self._loop)
+            await running.astart()
+            self._running[id(self._main)] = (self._main, running)
+
+    async def astop_main(self) -> None:
+        """Stop the flow's own runner, if it was started on the running loop."""
+        entry = self._running.get(id(self._main))
+        if entry is not None and entry[1].loop is self._loop and self._main.suspends:
+            del self._running[id(self._main)]
+            await entry[1].astop()
+
+    def stop(self) -> None:
+        """Stop every runner, the last one first."""
+        started = {id(running): running for _, running in self._running.values()}
+        self._running.clear()
+        for running in reversed(list(started.values())):
+            running.stop()
+
+    def _find_or_start(self, wanted: BaseTaskRunner) -> RunningRunner:
+        with self._lock:
+            for _, running in self._running.values():
+                if running.runner == wanted:
+                    break
+            else:
+                runner = wanted if wanted is self._main else wanted.duplicate()
+                running = RunningRunner(runner, self._side_loop if runner.suspends else self._loop)
+                running.start()
+            # The wanted runner is kept alive, so that its id stays its own.
+            self._running[id(wanted)] = (wanted, running)
+            return running
 
 
 def _drive_by_hand(coroutine: Coroutine[Any, Any, Any]) -> None:

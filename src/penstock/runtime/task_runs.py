@@ -10,7 +10,7 @@ from penstock.annotations import Dependency
 from penstock.core.identity import input_digest, run_identity
 from penstock.core.inputs import Found
 from penstock.core.lifecycle import AskRetry, Life, Retry, run_life
-from penstock.core.outcomes import raised
+from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
@@ -37,30 +37,32 @@ def make_task_run(
 
     When the flow is tried again and an equal task run has completed before, that one is given.
     """
-    identity = None if live is None else _identity(task, values, found, live)
-    if live is not None and live.kept and identity in live.kept:
-        return live.kept[identity]
     now = time_ns()
     run = TaskRun(task, new_task_run_key(now), now)
-    run.values = values
-    if values:
-        run.preview = preview_parameters(task.parameter_names, values)
     if live is not None:
+        run.identity = _identity(task, values, found, live)
+        if live.kept and run.identity in live.kept:
+            return live.kept[run.identity]
         live.enrol(run)
-        run.identity = identity
         if found is not None and found.dependencies:
             run.upstream = keys_of(found)
+    if values:
+        run.values = values
+        run.preview = preview_parameters(task.parameter_names, values)
     tags = current_tags.get()
     if tags or task.tags:
         run.tags = frozenset(sorted(tags | task.tags)[:MOST_TAGS])
     parent = current_run.get()
-    if isinstance(parent, TaskRun):
-        run.parent_key = parent.key
-    if task.task_run_name is not None:
-        run.custom_name = named(task.task_run_name, task.parameter_names, values)
-    if task.log_prints or (task.log_prints is None and parent is not None and parent.log_prints):
+    if parent is not None:
+        if parent.is_task_run:
+            run.parent_key = parent.key
+        if parent.log_prints and task.log_prints is None:
+            run.log_prints = True
+    if task.log_prints:
         run.log_prints = True
         record_prints()
+    if task.task_run_name is not None:
+        run.custom_name = named(task.task_run_name, task.parameter_names, values)
     return run
 
 
@@ -74,8 +76,12 @@ def named(template: Any, names: tuple[str, ...], values: tuple[object, ...]) -> 
 def _identity(
     task: Any, values: tuple[object, ...], found: Found | None, live: LiveFlowRun
 ) -> bytes | None:
-    digest = input_digest(task.key, values, identity_of, found)
-    return None if digest is None else run_identity(digest, live.ordinals.next(digest))
+    digest = input_digest(task.key, values, identity_of, found) if values else task.digest
+    if digest is None:
+        return None
+    with live.lock:
+        ordinal = live.ordinals.next(digest)
+    return run_identity(digest, ordinal)
 
 
 def identity_of(dependency: Dependency) -> bytes | None:
@@ -125,7 +131,7 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     run.close(state)
     if state.type is COMPLETED:
         run.kept, run.kept_codec = encode_small(state.data)
-    elif isinstance(state.data, BaseException):
+    elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None
     recorder.record(ENDED, run)

@@ -112,6 +112,8 @@ class BaseTaskRunner(abc.ABC):
     """Whether `place` executes a synchronous call before it returns, in the calling thread."""
 
     _started: bool = False
+    # Whether this is a copy, through pickle, of a runner that was started.
+    _was_started: bool = False
 
     @property
     def logger(self) -> logging.Logger:
@@ -223,10 +225,7 @@ class BaseTaskRunner(abc.ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What runs stays here: only the settings travel.
-        return _rebuild, (type(self), self._constructor_arguments())
-
-    def _after_serialization(self) -> None:
-        """React to having been pickled and loaded again; override in subclasses."""
+        return _rebuild, (type(self), self._constructor_arguments(), self._started)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and _settings(self) == _settings(other)
@@ -246,9 +245,11 @@ def _attribute(runner: BaseTaskRunner, name: str) -> Any:
     return getattr(runner, name, getattr(runner, f"_{name}", _MISSING))
 
 
-def _rebuild(kind: type[BaseTaskRunner], arguments: dict[str, Any]) -> BaseTaskRunner:
+def _rebuild(
+    kind: type[BaseTaskRunner], arguments: dict[str, Any], was_started: bool
+) -> BaseTaskRunner:
     runner = kind(**arguments)
-    runner._after_serialization()
+    runner._was_started = was_started
     return runner
 
 

@@ -45,7 +45,6 @@ class ConcurrentTaskRunner(BaseTaskRunner):
         self._pool: WorkerPool | None = None
         self._tasks: dict[UUID, asyncio.Task[State]] = {}
         self._turns: asyncio.Semaphore | None = None
-        self._serialized = False
 
     @property
     def concurrency_type(self) -> TaskConcurrencyType:
@@ -55,7 +54,6 @@ class ConcurrentTaskRunner(BaseTaskRunner):
         return ConcurrentTaskRunner(self.max_workers)
 
     async def _start(self, exit_stack: AsyncExitStack) -> None:
-        self._check_serialized()
         self._pool = WorkerPool(self.max_workers or DEFAULT_MAX_WORKERS)
         exit_stack.callback(self._close_pool)
         exit_stack.push_async_callback(self._wait_for_tasks)
@@ -87,13 +85,10 @@ class ConcurrentTaskRunner(BaseTaskRunner):
         return self._pool is not None and self._pool.take_back(call)
 
     def _check_serialized(self) -> None:
-        if self._serialized:
+        if self._was_started and not self._started:
             raise TaskRunnerError(
                 f"The {self.name} task runner cannot be used to submit work after serialization."
             )
-
-    def _after_serialization(self) -> None:
-        self._serialized = True
 
     async def _wait_for_tasks(self) -> None:
         if self._tasks:

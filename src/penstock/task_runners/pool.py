@@ -13,6 +13,7 @@ interpreter make everything slower).
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -64,8 +65,9 @@ class WorkerPool:
         self.running = 0
         self.left = 0
         self.returning: deque[Callable[[], object]] = deque()
-        self._sync_calls = CallQueue()
-        self._async_calls = CallQueue()
+        numbers = itertools.count(1)
+        self._sync_calls = CallQueue(numbers)
+        self._async_calls = CallQueue(numbers)
         self._idle: list[Worker] = []
         self._workers: list[Worker] = []
         self._taken = 0
@@ -93,7 +95,7 @@ class WorkerPool:
         with self.lock:
             if finished:
                 self._release()
-            if self.running < self.limit:
+            if self.running < self.limit and not self._is_async_next():
                 call = self._sync_calls.pop()
             if call is not None:
                 self.running += 1
@@ -103,7 +105,7 @@ class WorkerPool:
                 worker.awake.release()
             else:
                 self._idle.append(worker)
-            if len(self._async_calls):
+            if self._async_calls:
                 started = self._dispatch()
         for async_call in started:
             async_call.loop.spawn(self._run_on_loop, async_call, context=async_call.context)
@@ -158,21 +160,32 @@ class WorkerPool:
     def _dispatch(self) -> list[Call]:
         """Give free slots to calls: the async ones to start are returned. The lock is held."""
         started = []
-        while self.running < self.limit and len(self._async_calls):
-            call = self._async_calls.pop()
-            if call is not None:
+        while self.running < self.limit:
+            if self._is_async_next():
+                call = self._async_calls.pop()
+                assert call is not None
                 self.running += 1
                 started.append(call)
+            elif self._sync_calls and self._idle:
+                self._wake(self._idle.pop())
+            else:
+                break
         free = min(self.limit - self.running, len(self._sync_calls))
-        while free > 0 and self._idle:
-            self._wake(self._idle.pop())
-            free -= 1
         while free > 0 and len(self._workers) < FIRST_THREADS + self.left:
             self.add_thread()
             free -= 1
         if free > 0 and self._growth is None and len(self._workers) < self.limit + self.left:
             self._growth = Growth(self)
         return started
+
+    def _is_async_next(self) -> bool:
+        """Tell whether the next free slot belongs to an async call. The lock is held."""
+        if not self._async_calls:
+            return False
+        # With slots for all that wait nobody has to stand back for a call without a thread yet.
+        if self.limit - self.running > len(self._sync_calls):
+            return True
+        return self._async_calls.head() < self._sync_calls.head()
 
     def _wake(self, worker: Worker) -> None:
         worker.call = self._sync_calls.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from penstock.task_runners.base import Call
 
@@ -10,15 +11,21 @@ from penstock.task_runners.base import Call
 class CallQueue:
     """Calls that wait for a slot. Not thread-safe: its owner holds a lock.
 
+    Args:
+        numbers: numbers from 1 on, which queues that share their slots share as well.
+
     A call is in the queue while its `queued` number is not 0. Taking one out of the middle
     only sets that to 0; the place it leaves behind is passed over later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterator[int]) -> None:
         self._lanes: dict[int, deque[Call]] = {0: deque()}
         self._order: list[int] = [0]
         self._size = 0
-        self._last_number = 0
+        self._numbers = numbers
+
+    def __bool__(self) -> bool:
+        return self._size > 0
 
     def __len__(self) -> int:
         return self._size
@@ -28,8 +35,7 @@ class CallQueue:
         lane = self._lanes.get(call.priority)
         if lane is None:
             lane = self._add_lane(call.priority)
-        self._last_number += 1
-        call.queued = self._last_number
+        call.queued = next(self._numbers)
         lane.append(call)
         self._size += 1
 
@@ -46,6 +52,16 @@ class CallQueue:
                     self._size -= 1
                     return call
         return None
+
+    def head(self) -> tuple[int, int]:
+        """Give what the next call is ordered by; the queue must not be empty."""
+        for priority in self._order:
+            lane = self._lanes[priority]
+            while lane and not lane[0].queued:
+                lane.popleft()
+            if lane:
+                return (-priority, lane[0].queued)
+        raise IndexError("the queue is empty")
 
     def take(self, call: Call) -> bool:
         """Remove a call wherever it stands; tell whether it was here."""

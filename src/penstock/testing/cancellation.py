@@ -12,7 +12,7 @@ from penstock.errors import CancelledRun
 from penstock.task_runners import BaseTaskRunner
 from penstock.testing.ledger import Gate, Ledger
 from penstock.testing.retries import record_time
-from penstock.testing.sample_tasks import add, hold, hold_async, note
+from penstock.testing.sample_tasks import add, hold, hold_async, note, note_async
 
 
 class CancellationContract:
@@ -230,7 +230,12 @@ class OrderContract:
         self.check_order(ledger, overlaps)
 
     def test_sync_and_async_tasks_overlap_or_follow_each_other(
-        self, task_runner: BaseTaskRunner, overlaps: bool, ledger: Ledger, gate: Gate
+        self,
+        task_runner: BaseTaskRunner,
+        deferred: bool,
+        overlaps: bool,
+        ledger: Ledger,
+        gate: Gate,
     ) -> None:
         @flow(task_runner=task_runner)
         def example() -> None:
@@ -243,7 +248,10 @@ class OrderContract:
             assert [future.result() for future in futures] == ["a", "b"]
 
         example()
-        self.check_order(ledger, overlaps)
+        if ledger.lines()[0] == "b started" and deferred and not overlaps:
+            assert ledger.lines() == ["b started", "b ended", "a started", "a ended"]
+        else:
+            self.check_order(ledger, overlaps)
 
     @staticmethod
     def check_order(ledger: Ledger, overlaps: bool) -> None:
@@ -301,3 +309,23 @@ class OrderContract:
             assert order == ["1", "3", "2"]
         else:
             assert sorted(order) == ["1", "2", "3"]
+
+    def test_priority_counts_across_sync_and_async_tasks(
+        self, one_worker: BaseTaskRunner, deferred: bool, ledger: Ledger, gate: Gate
+    ) -> None:
+        @flow(task_runner=one_worker)
+        def example() -> None:
+            if not deferred:
+                gate.open()
+            hold_async.submit(ledger, gate)
+            ledger.wait_for("held started")
+            note_async.with_options(priority=1).submit(ledger, "1")
+            note.with_options(priority=2).submit(ledger, "2")
+            gate.open()
+
+        example()
+        order = [line for line in ledger.lines() if line.isdigit()]
+        if getattr(one_worker, "max_workers", None) == 1:
+            assert order == ["2", "1"]
+        else:
+            assert sorted(order) == ["1", "2"]

@@ -204,7 +204,7 @@ class RetriesContract:
             assert failing.exception() is not None
 
         example()
-        assert ledger.lines().index("0") == (1 if deferred else 2)
+        assert (ledger.lines().index("0") < 2) is deferred
 
     def test_waiting_retry_shows_its_state(
         self, task_runner: BaseTaskRunner, deferred: bool, ledger: Ledger

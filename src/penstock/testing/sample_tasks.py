@@ -52,6 +52,13 @@ def note(ledger: Ledger, line: str, after: Any = None) -> str:
 
 
 @task
+async def note_async(ledger: Ledger, line: str) -> str:
+    """Write one line, in a coroutine."""
+    ledger.add(line)
+    return line
+
+
+@task
 def hold(ledger: Ledger, gate: Gate, name: str = "held") -> str:
     """Write that it started, wait at the gate, write that it ended."""
     ledger.add(f"{name} started")

@@ -70,8 +70,6 @@ CREATE TABLE task_runs (
 
 -- The task runs of a flow run in order of creation, page by page.
 CREATE INDEX task_runs_by_flow_run ON task_runs (flow_run_id, id);
--- "What changed since", which is how a run is followed.
-CREATE INDEX task_runs_by_change ON task_runs (flow_run_id, seq);
 -- Few rows, asked for most.
 CREATE INDEX task_runs_in_trouble ON task_runs (flow_run_id, id)
 WHERE state IN ('FAILED', 'CRASHED');

@@ -9,6 +9,7 @@ run is made in about half a microsecond and its size is what it really uses.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
@@ -131,7 +132,7 @@ class TaskRun(Run):
     looked_at: bool = False
     kept: bytes | None = None
     kept_codec: str | None = None
-    callbacks: list[Callable[[TaskRun], object]] | None = None
+    callbacks: deque[Callable[[TaskRun], object]] | None = None
     values: tuple[object, ...] | None = None
 
     waits: Sequence[Sequence[TaskRun]] = ()
@@ -158,7 +159,7 @@ class TaskRun(Run):
         """Note that user code has received how the run ended."""
         if not self.looked_at:
             self.looked_at = True
-            if self.live is not None:
+            if self.live is not None and self.type in FINAL_TYPES:
                 self.live.looked_at(self)
 
     def __repr__(self) -> str:

@@ -49,6 +49,7 @@ class TaskCall:
         "_token",
         "_values",
         "context",
+        "ending",
         "found",
         "is_async",
         "is_cancelled",
@@ -56,12 +57,13 @@ class TaskCall:
         "live",
         "loop",
         "priority",
-        "queued",
+        "number",
         "readiness",
         "runner",
         "slot",
         "task",
         "task_run",
+        "ticket",
         "timer",
         "upstreams",
     )
@@ -90,7 +92,9 @@ class TaskCall:
         self.priority: int = task.priority
         self.context: Context = copy_context()
         self.life = new_life(task)
-        self.queued = 0
+        self.number = 0
+        self.ticket: list[None] = []
+        self.ending: list[None] = [None]
         self.slot: Slot | None = None
         self.timer: Timer | None = None
         self.readiness: Readiness | None = None

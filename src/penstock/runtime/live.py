@@ -78,6 +78,7 @@ class LiveFlowRun:
         self.side_loop = self.loop if loop is None else FlowLoop()
         self.ordinals = Ordinals()
         self.lock = threading.Lock()
+        self.ordinal_lock = threading.Lock()
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
         self._open: dict[TaskRun, TaskCall] = {}
@@ -310,24 +311,24 @@ class LiveFlowRun:
 
     def _finish(self, call: TaskCall, state: State) -> None:
         run = call.task_run
-        with self.lock:
-            if run.is_over:
-                return
-            run.is_over = True
+        try:
+            call.ending.pop()
+        except IndexError:
+            return
         settle(run, state, self.recorder)
         self.note_end(run, state)
-        with self.lock:
-            run.outcome = state
-            callbacks, run.callbacks = run.callbacks, None
-            del self._open[run]
-            rings: list[Callable[[], object]] = []
-            if not self._open and self._idle_rings:
-                rings, self._idle_rings = self._idle_rings, []
-        call.let_go()
-        for callback in callbacks or ():
+        run.outcome = state
+        callbacks = run.callbacks
+        while callbacks:
+            try:
+                callback = callbacks.popleft()
+            except IndexError:
+                break
             _contained(callback, run)
-        for ring in rings:
-            ring()
+        del self._open[run]
+        call.let_go()
+        if self._idle_rings and not self._open:
+            self._ring_idle()
 
     def note_end(self, run: TaskRun, state: State) -> None:
         """Keep what the flow run's own end will be decided on."""
@@ -348,13 +349,21 @@ class LiveFlowRun:
             self._unseen.pop(run, None)
 
     def when_over(self, run: TaskRun, function: Callable[[TaskRun], object]) -> None:
-        """Call a function once a task run is over; at once if it is."""
-        with self.lock:
-            if run.outcome is None:
-                if run.callbacks is None:
-                    run.callbacks = []
-                run.callbacks.append(function)
-                return
+        """Call a function once a task run is over; at once if it is.
+
+        No lock is needed: the end sets the outcome before it takes the functions out, and here
+        the outcome is looked at after the function was put in.
+        """
+        callbacks: deque[Callable[[TaskRun], object]]
+        callbacks = run.__dict__.setdefault("callbacks", deque())
+        callbacks.append(function)
+        if run.outcome is None:
+            return
+        # It ended meanwhile. Whoever gets the function out of the deque calls it.
+        try:
+            callbacks.remove(function)
+        except ValueError:
+            return
         _contained(function, run)
 
     # What waiting code asks.
@@ -435,10 +444,15 @@ class LiveFlowRun:
     def when_idle(self, ring: Callable[[], object]) -> None:
         """Call a function once no task run is open; at once if none is."""
         with self.lock:
-            if self._open:
-                self._idle_rings.append(ring)
-                return
-        ring()
+            self._idle_rings.append(ring)
+        if not self._open:
+            self._ring_idle()
+
+    def _ring_idle(self) -> None:
+        with self.lock:
+            rings, self._idle_rings = self._idle_rings, []
+        for ring in rings:
+            ring()
 
     def open_names(self) -> list[str]:
         """Give the names of the task runs that are still open."""

@@ -79,7 +79,7 @@ def _identity(
     digest = input_digest(task.key, values, identity_of, found) if values else task.digest
     if digest is None:
         return None
-    with live.lock:
+    with live.ordinal_lock:
         ordinal = live.ordinals.next(digest)
     return run_identity(digest, ordinal)
 

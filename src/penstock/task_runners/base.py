@@ -59,8 +59,11 @@ class Call(Protocol):
     priority: int
     loop: Loop
     slot: Slot | None
-    queued: int
     context: Context
+    ticket: list[None]
+    """For queues: holds something while the call waits in one."""
+    number: int
+    """For queues: the place in the order of arrival."""
 
     @property
     def key(self) -> UUID:

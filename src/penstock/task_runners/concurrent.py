@@ -12,6 +12,7 @@ from penstock.errors import InvalidOptionError, TaskRunnerError
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
 from penstock.task_runners.pool import WorkerPool
+from penstock.task_runners.queues import take_back
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,7 +83,7 @@ class ConcurrentTaskRunner(BaseTaskRunner):
             self._pool.put(calls)
 
     def take_back(self, call: Call) -> bool:
-        return self._pool is not None and self._pool.take_back(call)
+        return take_back(call)
 
     def _check_serialized(self) -> None:
         if self._was_started and not self._started:

@@ -6,14 +6,15 @@
 One lock guards the queues and the number of running calls. A worker takes its next call under
 the same hold of the lock that ends the last one.
 
-Threads are added with the work, not all at once: the first few at once, more only while calls
-wait and those running are blocked rather than computing (threads that compete for the
-interpreter make everything slower).
+Threads that compete for the interpreter make everything slower, so no more are awake than help:
+two while calls are short, a few more at once where calls have been long, and further ones only
+while calls wait and those awake are blocked rather than computing (see `Growth`).
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,107 +24,137 @@ from penstock.clock import clock
 from penstock.task_runners.base import Call
 from penstock.task_runners.queues import CallQueue
 
-FIRST_THREADS = 8
+AWAKE_FOR_SHORT_CALLS = 2
+AWAKE_FOR_LONG_CALLS = 8
+_SHORT_SECONDS = 0.0005
+# One bit for each of the last calls: set when it was short.
+_ALL_SHORT = 0xFFFF
 _CHECK_SECONDS = 0.002
 _STALL_SECONDS = 0.1
 _JOIN_SECONDS = 1.0
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Worker(threading.Thread):
-    """One thread of the pool."""
+    """One thread of the pool. It keeps its slot from call to call until it finds no more."""
 
     def __init__(self, pool: WorkerPool, number: int) -> None:
         super().__init__(name=f"penstock-worker-{number}", daemon=True)
-        self.pool = pool
         self.awake = threading.Lock()
         self.awake.acquire()
-        self.call: Call | None = None
+        self._pool = pool
 
     def run(self) -> None:
         """Run calls until the pool closes."""
-        call = self.pool.next_call(self, finished=False)
+        pool = self._pool
         while True:
-            if call is None:
+            call = pool.take_next()
+            if call is not None:
+                self._execute(call)
+                call = None
+            elif pool.rest(self):
                 self.awake.acquire()
-                call, self.call = self.call, None
-                if call is None:
+                if pool.is_closing:
                     return
-            slot = call.slot = PoolSlot(self.pool)
-            call.run()
-            call = None
-            if slot.abandoned:
-                self.pool.note_return()
-            call = self.pool.next_call(self, finished=not slot.abandoned)
+
+    def _execute(self, call: Call) -> None:
+        pool = self._pool
+        slot = call.slot = PoolSlot(pool)
+        began = monotonic()
+        call.run()
+        pool.note_duration(monotonic() - began)
+        if slot.abandoned:
+            pool.rejoin()
 
 
 class WorkerPool:
-    """Runs calls, at most `limit` at a time. Thread-safe."""
+    """Runs calls, at most `limit` at a time. Thread-safe.
+
+    Taking the next call needs no lock. The lock guards what happens less often: slots given and
+    released, workers woken and put to rest. Whoever puts a worker to rest looks for calls once
+    more afterwards, and whoever adds calls looks afterwards whether a worker must be woken: so
+    one of them sees the other.
+
+    Attributes:
+        running: slots in use, by awake workers and by async calls.
+        left: calls that wait for something and have left their slots to others.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.lock = threading.Lock()
         self.running = 0
         self.left = 0
-        self.returning: deque[Callable[[], object]] = deque()
+        self.taken = 0
+        self.is_closing = False
         numbers = itertools.count(1)
         self._sync_calls = CallQueue(numbers)
         self._async_calls = CallQueue(numbers)
+        self._returning: deque[Callable[[], object]] = deque()
         self._idle: list[Worker] = []
         self._workers: list[Worker] = []
-        self._taken = 0
+        self._awake = 0
+        self._short_calls = _ALL_SHORT
         self._growth: Growth | None = None
-        self._closing = False
 
     def put(self, calls: Sequence[Call]) -> None:
-        """Queue calls and start as many as there are slots."""
-        with self.lock:
-            for call in calls:
-                (self._async_calls if call.is_async else self._sync_calls).push(call)
-            started = self._dispatch()
-        for call in started:
-            call.loop.spawn(self._run_on_loop, call, context=call.context)
+        """Queue calls and start as many as there are slots and use for workers."""
+        is_async = False
+        for call in calls:
+            if call.is_async:
+                is_async = True
+                self._async_calls.push(call)
+            else:
+                self._sync_calls.push(call)
+        if is_async or self._growth is None or self._awake < self._eager():
+            self.dispatch()
 
-    def take_back(self, call: Call) -> bool:
-        """Remove a call that has not started from its queue."""
-        with self.lock:
-            return (self._async_calls if call.is_async else self._sync_calls).take(call)
+    def take_next(self) -> Call | None:
+        """Take the next call for a worker that is awake; None: it should rest."""
+        if self._returning or self._async_calls or self.running > self.limit:
+            # Its slot may belong to somebody else now.
+            return self._take_if_first()
+        call = self._sync_calls.pop()
+        self.taken += 1
+        return call
 
-    def next_call(self, worker: Worker, finished: bool) -> Call | None:
-        """End the worker's last call and give it another; None: it is now idle."""
-        started: list[Call] = []
-        call = None
+    def _take_if_first(self) -> Call | None:
         with self.lock:
-            if finished:
-                self._release()
-            if self.running < self.limit and not self._is_async_next():
-                call = self._sync_calls.pop()
-            if call is not None:
-                self.running += 1
-                self._taken += 1
-            elif self._closing:
+            if self._returning or self.running > self.limit:
+                return None
+            others = self._async_calls.head()
+            own = self._sync_calls.head()
+            if others is not None and (own is None or others < own):
+                return None
+            return self._sync_calls.pop()
+
+    def rest(self, worker: Worker) -> bool:
+        """Release the slot of a worker that found no call; False: it should look again."""
+        with self.lock:
+            self._release()
+            self._awake -= 1
+            if self.is_closing:
                 self._workers.remove(worker)
                 worker.awake.release()
             else:
                 self._idle.append(worker)
-            if self._async_calls:
-                started = self._dispatch()
-        for async_call in started:
-            async_call.loop.spawn(self._run_on_loop, async_call, context=async_call.context)
-        return call
+        if self._sync_calls or self._async_calls:
+            self.dispatch()
+        return True
+
+    def dispatch(self) -> None:
+        """Give free slots to calls and wake workers for them."""
+        with self.lock:
+            started = self._give_slots()
+        for call in started:
+            call.loop.spawn(self._run_on_loop, call, context=call.context)
 
     def leave(self) -> None:
         """Give one slot to others while its call waits."""
         with self.lock:
             self.left += 1
             self._release()
-            started = self._dispatch()
-        for call in started:
-            call.loop.spawn(self._run_on_loop, call, context=call.context)
-
-    def note_return(self) -> None:
-        """Note that a thread has come back whose slot was given to others for good."""
-        with self.lock:
-            self.left -= 1
+        self.dispatch()
 
     def try_come_back(self, wake: Callable[[], object]) -> bool:
         """Take a slot, or have `wake` called (with the slot taken) once there is one."""
@@ -132,13 +163,19 @@ class WorkerPool:
             if self.running < self.limit:
                 self.running += 1
                 return True
-            self.returning.append(wake)
+            self._returning.append(wake)
             return False
+
+    def rejoin(self) -> None:
+        """Take a worker back whose slot was given to others for good: its call ended late."""
+        with self.lock:
+            self.left -= 1
+            self.running += 1
 
     def close(self) -> int:
         """End the idle threads and give the number of those that did not stop."""
         with self.lock:
-            self._closing = True
+            self.is_closing = True
             workers = list(self._workers)
             for worker in self._idle:
                 self._workers.remove(worker)
@@ -152,74 +189,77 @@ class WorkerPool:
 
     def _release(self) -> None:
         """Free a slot, or hand it to a call that comes back. The lock is held."""
-        if self.returning:
-            self.returning.popleft()()
+        if self._returning and self.running <= self.limit:
+            self._returning.popleft()()
         else:
             self.running -= 1
 
-    def _dispatch(self) -> list[Call]:
+    def _give_slots(self) -> list[Call]:
         """Give free slots to calls: the async ones to start are returned. The lock is held."""
         started = []
+        eager = self._eager()
         while self.running < self.limit:
-            if self._is_async_next():
-                call = self._async_calls.pop()
-                assert call is not None
+            call = self._pop_async()
+            if call is not None:
                 self.running += 1
                 started.append(call)
-            elif self._sync_calls and self._idle:
-                self._wake(self._idle.pop())
+            elif self._sync_calls and self._awake < eager:
+                self._wake_one()
             else:
                 break
-        free = min(self.limit - self.running, len(self._sync_calls))
-        while free > 0 and len(self._workers) < FIRST_THREADS + self.left:
-            self.add_thread()
-            free -= 1
-        if free > 0 and self._growth is None and len(self._workers) < self.limit + self.left:
+        if self._sync_calls and self.running < self.limit and self._growth is None:
             self._growth = Growth(self)
         return started
 
-    def _is_async_next(self) -> bool:
-        """Tell whether the next free slot belongs to an async call. The lock is held."""
+    def _pop_async(self) -> Call | None:
+        """Take the next async call if the next free slot belongs to it."""
         if not self._async_calls:
-            return False
+            return None
         # With slots for all that wait nobody has to stand back for a call without a thread yet.
-        if self.limit - self.running > len(self._sync_calls):
-            return True
-        return self._async_calls.head() < self._sync_calls.head()
+        if self.limit - self.running <= len(self._sync_calls):
+            own, others = self._async_calls.head(), self._sync_calls.head()
+            if own is None or (others is not None and others < own):
+                return None
+        return self._async_calls.pop()
 
-    def _wake(self, worker: Worker) -> None:
-        worker.call = self._sync_calls.pop()
+    def _eager(self) -> int:
+        """Give how many workers are to be awake at once; those that only wait do not count."""
+        mostly_short = self._short_calls.bit_count() > 8
+        most = AWAKE_FOR_SHORT_CALLS if mostly_short else AWAKE_FOR_LONG_CALLS
+        return min(most, self.limit) + self.left
+
+    def _wake_one(self) -> None:
+        """Give a slot to one more worker. The lock is held."""
         self.running += 1
-        self._taken += 1
-        worker.awake.release()
-
-    def add_thread(self) -> None:
-        """Start one more thread. The lock is held."""
+        self._awake += 1
+        if self._idle:
+            self._idle.pop().awake.release()
+            return
         worker = Worker(self, len(self._workers))
         self._workers.append(worker)
         worker.start()
 
+    def note_duration(self, seconds: float) -> None:
+        """Remember whether a call was short. Threads may lose an entry to each other."""
+        self._short_calls = (self._short_calls << 1 | (seconds < _SHORT_SECONDS)) & _ALL_SHORT
+
     def grow(self, number: int) -> bool:
-        """Start more threads if calls still wait; tell whether growing goes on."""
+        """Wake more workers if calls still wait; tell whether growing goes on."""
         with self.lock:
             waiting = min(self.limit - self.running, len(self._sync_calls))
-            room = self.limit + self.left - len(self._workers)
-            if self._closing or waiting <= 0 or room <= 0:
-                self._growth = None
-                return False
-            for _ in range(min(number, waiting, room)):
-                self.add_thread()
-            return True
+            if not self.is_closing and waiting > 0:
+                for _ in range(min(number, waiting)):
+                    self._wake_one()
+                return True
+            self._growth = None
+        if self._sync_calls and not self.is_closing:
+            self.dispatch()
+        return False
 
     @property
-    def taken(self) -> int:
-        """How many calls threads have taken so far."""
-        return self._taken
-
-    @property
-    def thread_count(self) -> int:
-        """How many threads there are."""
-        return len(self._workers)
+    def awake(self) -> int:
+        """How many workers have a call, or are about to take one."""
+        return self._awake
 
     async def _run_on_loop(self, call: Call) -> None:
         call.slot = PoolSlot(self)
@@ -228,15 +268,14 @@ class WorkerPool:
         finally:
             with self.lock:
                 self._release()
-                started = self._dispatch()
-            for follower in started:
-                follower.loop.spawn(self._run_on_loop, follower, context=follower.context)
+            self.dispatch()
 
 
 class Growth:
     """Adds threads while calls wait for one, by looking at how the pool gets on.
 
-    Threads that block leave the processor idle: their number is doubled. Threads that compute
+    Threads that block leave the processor idle: their number is doubled. So is that of threads
+    which compute outside the interpreter, while there are cores left. Threads that compute in it
     are only joined by others when no call was taken for a while, so that calls which wait for
     each other (a barrier) cannot starve.
     """
@@ -254,9 +293,9 @@ class Growth:
         if self._pool.taken != self._taken:
             self._taken, self._moved_at = self._pool.taken, now
         self._checked_at, self._computed = now, computed
-        wanted = self._pool.thread_count if busy < 0.7 else 0
+        wanted = self._pool.awake if busy < 0.7 or 1.2 < busy < 0.9 * _CORES else 0
         if now - self._moved_at > _STALL_SECONDS:
-            wanted, self._moved_at = self._pool.thread_count, now
+            wanted, self._moved_at = self._pool.awake, now
         if self._pool.grow(wanted):
             clock.call_later(_CHECK_SECONDS if wanted else 5 * _CHECK_SECONDS, self._check)
 

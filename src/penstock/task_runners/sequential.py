@@ -8,6 +8,7 @@ from uuid import UUID
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
 from penstock.task_runners.pool import WorkerPool
+from penstock.task_runners.queues import take_back
 
 
 class SequentialTaskRunner(BaseTaskRunner):
@@ -52,4 +53,4 @@ class SequentialTaskRunner(BaseTaskRunner):
                 call.loop.run(call.arun)
 
     def take_back(self, call: Call) -> bool:
-        return self._turns.take_back(call)
+        return take_back(call)

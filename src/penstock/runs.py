@@ -9,7 +9,6 @@ run is made in about half a microsecond and its size is what it really uses.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
@@ -132,7 +131,7 @@ class TaskRun(Run):
     looked_at: bool = False
     kept: bytes | None = None
     kept_codec: str | None = None
-    callbacks: deque[Callable[[TaskRun], object]] | None = None
+    callbacks: list[Callable[[TaskRun], object]] | None = None
     values: tuple[object, ...] | None = None
 
     waits: Sequence[Sequence[TaskRun]] = ()

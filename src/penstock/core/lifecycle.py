@@ -55,6 +55,11 @@ ATTEMPT = Attempt()
 Life = Generator[Command, Any, State]
 
 
+def one_attempt_is_all(policy: RetryPolicy) -> bool:
+    """Tell whether a life would only ever be one attempt: then nobody needs to drive one."""
+    return policy.retries == 0
+
+
 def run_life(policy: RetryPolicy, has_condition: bool, random: Callable[[], float]) -> Life:
     """Decide the life of one run.
 

@@ -200,10 +200,15 @@ class Recorder:
         add_task_run = group.task_runs.append
         for _ in range(min(len(self.entries), _GROUP_LIMIT)):
             kind, subject = popleft()
-            if kind == ENDED or kind == CHANGED:
+            if kind in (ENDED, CHANGED):
                 if kind == CHANGED and subject.is_over:
                     continue
                 ledger = subject.live.ledger if subject.live is not None else self._lone
+                if self._store is None:
+                    # Nothing is kept, but the progress display wants the counts.
+                    if subject.is_task_run and ledger.key is not None:
+                        ledger.count(subject)
+                    continue
                 if not subject.is_task_run:
                     row = flow_run_row(subject, next(ledger.numbers), self._owner, self._release)
                     group.flow_runs.append(row)

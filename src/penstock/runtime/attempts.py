@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from time import time_ns
+from types import CoroutineType
 from typing import Any
 
 from penstock.annotations import Dependency
@@ -55,7 +56,11 @@ async def aattempt(
     """
     token = current_run.set(run)
     try:
-        value = await _awaited(function(*args, **kwargs), seconds)
+        result = function(*args, **kwargs)
+        if seconds is None and type(result) is CoroutineType:
+            value = await result
+        else:
+            value = await _awaited(result, seconds)
         if type(value) not in SCALARS:
             value = settled_value(value)
             if isinstance(value, Dependency) and not isinstance(value, State):

@@ -27,11 +27,14 @@ from penstock.runtime.interrupts import Interruption
 from penstock.runtime.task_runs import begin_attempt, new_life
 from penstock.runtime.upstreams import Upstreams, value_of
 from penstock.states import State, StateType
-from penstock.task_runners.base import BaseTaskRunner, Loop
+from penstock.task_runners.base import NO_TICKET, BaseTaskRunner, Loop
 from penstock.task_runners.slots import Slot, current_slot
 
 if TYPE_CHECKING:
     from penstock.runtime.live import LiveFlowRun
+
+
+_NO_KWARGS: dict[str, object] = {}
 
 
 class TaskCall:
@@ -49,15 +52,14 @@ class TaskCall:
         "_token",
         "_values",
         "context",
-        "ending",
         "found",
         "is_async",
         "is_cancelled",
         "life",
         "live",
         "loop",
-        "priority",
         "number",
+        "priority",
         "readiness",
         "runner",
         "slot",
@@ -83,7 +85,7 @@ class TaskCall:
         self.task = task
         self.task_run = task_run
         self._args = args
-        self._kwargs = kwargs
+        self._kwargs = kwargs or _NO_KWARGS
         self._values = task_run.values
         self.found = found
         self.runner = runner
@@ -93,8 +95,7 @@ class TaskCall:
         self.context: Context = copy_context()
         self.life = new_life(task)
         self.number = 0
-        self.ticket: list[None] = []
-        self.ending: list[None] = [None]
+        self.ticket = NO_TICKET
         self.slot: Slot | None = None
         self.timer: Timer | None = None
         self.readiness: Readiness | None = None
@@ -102,7 +103,7 @@ class TaskCall:
         self.is_cancelled = False
         self._interruption: Interruption | None = None
         self._asyncio_task: Any = None
-        self._token: list[None] = []
+        self._token = NO_TICKET
         self._key: UUID | None = None
 
     @property
@@ -194,15 +195,13 @@ class TaskCall:
         return state
 
     async def _aexecute(self) -> State:
-        import asyncio
-
         run = self.task_run
         current_slot.set(self.slot)
         try:
             self._prepare()
         except Exception as exc:
             return raised(exc, TASK_RUN, self.live.now(), run.key)
-        self._asyncio_task = asyncio.current_task()
+        self._asyncio_task = self.loop.current_task()
         try:
             if self.is_cancelled:
                 return cancelled_state(run)

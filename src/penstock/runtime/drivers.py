@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from penstock.core.lifecycle import Command, Life
+from penstock.core.lifecycle import ATTEMPT, Command, Life
 from penstock.states import State
 
 
-def drive(life: Life, perform: Callable[[Command], Any]) -> State:
-    """Drive a life in this thread and give its final state."""
+def drive(life: Life | None, perform: Callable[[Command], Any]) -> State:
+    """Drive a life in this thread and give its final state; without one, make one attempt."""
+    if life is None:
+        only: State = perform(ATTEMPT)
+        return only
     try:
         command = life.send(None)
         while True:
@@ -29,8 +32,11 @@ def drive(life: Life, perform: Callable[[Command], Any]) -> State:
         return state
 
 
-async def adrive(life: Life, perform: Callable[[Command], Awaitable[Any]]) -> State:
-    """Drive a life on the running loop and give its final state."""
+async def adrive(life: Life | None, perform: Callable[[Command], Awaitable[Any]]) -> State:
+    """Drive a life on the running loop and give its final state; see `drive`."""
+    if life is None:
+        only: State = await perform(ATTEMPT)
+        return only
     try:
         command = life.send(None)
         while True:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from penstock.annotations import Dependency
 from penstock.runs import TaskRun
-from penstock.runtime.waiting import await_run, await_signal, block_until, wait_for_run
+from penstock.runtime.waiting import await_signal, block_until, steps_until, wait_for_run
 from penstock.states import State, StateType, failure_of
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class TaskFuture(Dependency, Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._run.outcome is None:
-            yield from await_run(self._run).__await__()
+            yield from steps_until(self._run)
         return self._told(True)
 
     def __bool__(self) -> bool:

@@ -82,6 +82,7 @@ class LiveFlowRun:
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
         self._open: dict[TaskRun, TaskCall] = {}
+        self._ending: dict[TaskRun, TaskCall] = {}
         self._unseen: dict[TaskRun, None] = {}
         self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
         self._task_names: dict[int, str] = {}
@@ -237,7 +238,10 @@ class LiveFlowRun:
         """Begin the lives of calls of one task and place them together."""
         placeable = []
         for call in calls:
-            if not call.task_run.is_over and call.life.send(None) is ATTEMPT:
+            if not call.task_run.is_over:
+                if call.life is not None:
+                    # The first thing any life wants is an attempt.
+                    call.life.send(None)
                 call.get_ready()
                 placeable.append(call)
         if placeable:
@@ -254,8 +258,14 @@ class LiveFlowRun:
 
     def advance(self, call: TaskCall, answer: Any) -> None:
         """Send the life of a call an answer and perform what it wants done next."""
+        life = call.life
+        if life is None:
+            if answer is not None:
+                return self.finish(call, answer)
+            call.get_ready()
+            return self._place((call,))
         try:
-            command = call.life.send(answer)
+            command = life.send(answer)
             while True:
                 if command is ATTEMPT:
                     call.get_ready()
@@ -263,9 +273,9 @@ class LiveFlowRun:
                 if isinstance(command, Retry):
                     if not self._retry_here(call, command):
                         return None
-                    command = call.life.send(None)
+                    command = life.send(None)
                     continue
-                command = call.life.send(ask_retry(call.task, call.task_run, command))  # type: ignore[arg-type]
+                command = life.send(ask_retry(call.task, call.task_run, command))  # type: ignore[arg-type]
         except StopIteration as end:
             self.finish(call, end.value)
 
@@ -311,9 +321,9 @@ class LiveFlowRun:
 
     def _finish(self, call: TaskCall, state: State) -> None:
         run = call.task_run
-        try:
-            call.ending.pop()
-        except IndexError:
+        # Taking the run out of the open ones is one atomic step: only one thread ends it.
+        self._ending[run] = call
+        if self._open.pop(run, None) is None:
             return
         settle(run, state, self.recorder)
         self.note_end(run, state)
@@ -321,13 +331,13 @@ class LiveFlowRun:
         callbacks = run.callbacks
         while callbacks:
             try:
-                callback = callbacks.popleft()
+                callback = callbacks.pop(0)
             except IndexError:
                 break
             _contained(callback, run)
-        del self._open[run]
+        del self._ending[run]
         call.let_go()
-        if self._idle_rings and not self._open:
+        if self._idle_rings and self._is_idle():
             self._ring_idle()
 
     def note_end(self, run: TaskRun, state: State) -> None:
@@ -354,8 +364,12 @@ class LiveFlowRun:
         No lock is needed: the end sets the outcome before it takes the functions out, and here
         the outcome is looked at after the function was put in.
         """
-        callbacks: deque[Callable[[TaskRun], object]]
-        callbacks = run.__dict__.setdefault("callbacks", deque())
+        callbacks = run.callbacks
+        if callbacks is None:
+            with self.lock:
+                callbacks = run.callbacks
+                if callbacks is None:
+                    callbacks = run.callbacks = []
         callbacks.append(function)
         if run.outcome is None:
             return
@@ -445,8 +459,11 @@ class LiveFlowRun:
         """Call a function once no task run is open; at once if none is."""
         with self.lock:
             self._idle_rings.append(ring)
-        if not self._open:
+        if self._is_idle():
             self._ring_idle()
+
+    def _is_idle(self) -> bool:
+        return not self._open and not self._ending
 
     def _ring_idle(self) -> None:
         with self.lock:

@@ -12,14 +12,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from functools import partial
 from queue import SimpleQueue
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import asyncio
 
-_Start = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], Context | None]
+_Start = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], Context | None, bool]
 
 
 def running_loop() -> Any:
@@ -37,35 +39,57 @@ class FlowLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
+        self._thread_id = None if loop is None else get_ident()
         self._thread: threading.Thread | None = None
         self._starts: deque[_Start] = deque()
         self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
+        self._alarm: LoopAlarm | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is a loop already."""
         return self._loop is not None
 
+    @property
+    def alarm(self) -> LoopAlarm:
+        """The alarm of the loop, for what waits on it."""
+        if self._alarm is None:
+            self._alarm = LoopAlarm.of(self.opened())
+        return self._alarm
+
+    def current_task(self) -> Any:
+        """Give the asyncio task that runs in this thread, None when there is none."""
+        asyncio = sys.modules["asyncio"]
+        return asyncio.current_task(self._loop if self.runs_here() else None)
+
     def runs_here(self) -> bool:
         """Tell whether the calling thread is the one that runs the loop."""
-        return self._loop is not None and running_loop() is self._loop
+        # Cheaper than asking asyncio, which makes a system call each time. Our own code runs in
+        # the loop's thread only while the loop runs it.
+        return get_ident() == self._thread_id
 
     def spawn(
         self,
         function: Callable[..., Coroutine[Any, Any, None]],
         *arguments: Any,
         context: Context | None = None,
+        keeps_itself: bool = False,
     ) -> None:
-        """Start a coroutine function on the loop; many calls cost one wake-up. Thread-safe."""
+        """Start a coroutine function on the loop; many calls cost one wake-up. Thread-safe.
+
+        Args:
+            keeps_itself: somebody else refers to the asyncio task while it runs; the loop itself
+                only has weak references to its tasks.
+        """
         if self.runs_here():
-            self._start(function, arguments, context)
+            self._start(function, arguments, context, keeps_itself)
             return
-        self._starts.append((function, arguments, context))
+        self._starts.append((function, arguments, context, keeps_itself))
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._opened().call_soon_threadsafe(self._drain)
+            self.opened().call_soon_threadsafe(self._drain)
 
     def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run a coroutine function on the loop, in the current context, and wait for its end.
@@ -95,9 +119,10 @@ class FlowLoop:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._thread = self._loop = None
+        self._thread = self._loop = self._thread_id = None
 
-    def _opened(self) -> asyncio.AbstractEventLoop:
+    def opened(self) -> asyncio.AbstractEventLoop:
+        """Give the loop, starting it if there is none yet."""
         import asyncio
 
         with self._lock:
@@ -107,6 +132,7 @@ class FlowLoop:
                     target=_serve, args=(self._loop,), name="penstock-loop", daemon=True
                 )
                 self._thread.start()
+                self._thread_id = self._thread.ident
             return self._loop
 
     def _drain(self) -> None:
@@ -119,12 +145,13 @@ class FlowLoop:
         function: Callable[..., Coroutine[Any, Any, None]],
         arguments: tuple[Any, ...],
         context: Context | None,
+        keeps_itself: bool,
     ) -> None:
         assert self._loop is not None
         task = self._loop.create_task(function(*arguments), context=context)
-        # The loop itself only keeps weak references to its tasks.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if not keeps_itself:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -149,7 +176,7 @@ class LoopAlarm:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopAlarm:
-        """Give the alarm of a loop: one for all that wait on it."""
+        """Give the alarm of a loop that runs in this thread: one for all that wait on it."""
         alarm = cls._alarms.get(loop)
         if alarm is None:
             alarm = cls._alarms[loop] = cls(weakref.proxy(loop))
@@ -159,10 +186,17 @@ class LoopAlarm:
         self.loop = loop
         self._done: deque[asyncio.Future[None]] = deque()
         self._is_scheduled = False
+        self._thread_id = get_ident()
 
-    def ring(self, waiter: asyncio.Future[None]) -> None:
+    def waiter_for(self, run: Any) -> asyncio.Future[None]:
+        """Make a future of the loop that is resolved once a task run is over."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        run.live.when_over(run, partial(self.ring, waiter))
+        return waiter
+
+    def ring(self, waiter: asyncio.Future[None], _: object = None) -> None:
         """Resolve a future of the loop. Thread-safe."""
-        if running_loop() is waiter.get_loop():
+        if get_ident() == self._thread_id:
             _resolve(waiter)
             return
         self._done.append(waiter)

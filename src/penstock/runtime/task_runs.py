@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.annotations import Dependency
 from penstock.core.identity import input_digest, run_identity
 from penstock.core.inputs import Found
-from penstock.core.lifecycle import AskRetry, Life, Retry, run_life
+from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, run_life
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
 from penstock.history.recorder import CHANGED, ENDED, Recorder
@@ -90,8 +90,10 @@ def identity_of(dependency: Dependency) -> bytes | None:
     return None if run is None else run.identity
 
 
-def new_life(task: Any) -> Life:
-    """Give the life of a run of a task or flow, not yet begun."""
+def new_life(task: Any) -> Life | None:
+    """Give the life of a run of a task or flow, not yet begun; None for a single attempt."""
+    if one_attempt_is_all(task.retry_policy):
+        return None
     return run_life(task.retry_policy, task.retry_condition_fn is not None, random)
 
 

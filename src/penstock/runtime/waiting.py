@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -98,17 +98,33 @@ def await_signal() -> AwaitedSignal:
     return AwaitedSignal()
 
 
-async def await_run(run: TaskRun) -> None:
-    """Wait on the running loop until a task run is over."""
-    alarm = LoopAlarm.of(running_loop())
-    waiter = alarm.loop.create_future()
-    run.live.when_over(run, lambda _: alarm.ring(waiter))
-    if current_run.get() is None or current_slot.get() is None:
-        await waiter
-        return
+def steps_until(run: TaskRun) -> Generator[Any, None, None]:
+    """Give the steps of awaiting the end of a task run on the running loop."""
+    loop = run.live.loop
+    alarm = loop.alarm if loop.runs_here() else LoopAlarm.of(running_loop())
+    waiter = alarm.waiter_for(run)
+    if current_slot.get() is None:
+        yield from waiter
+    else:
+        yield from _wait_outside_slot(run, waiter).__await__()
+
+
+async def _wait_outside_slot(run: TaskRun, waiter: Any) -> None:
     with said_to_wait([run]):
         async with slot_left_async():
             await waiter
+
+
+class await_run:
+    """Await the end of a task run on the running loop."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: TaskRun) -> None:
+        self._run = run
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return steps_until(self._run)
 
 
 @contextmanager

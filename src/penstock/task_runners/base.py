@@ -20,6 +20,8 @@ from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.slots import Slot
 
 _MISSING: Any = object()
+NO_TICKET: list[None] = []
+"""The `ticket` of a call that is in no queue. Never filled."""
 
 
 class TaskConcurrencyType(enum.StrEnum):
@@ -36,13 +38,21 @@ class Loop(Protocol):
     def runs_here(self) -> bool:
         """Tell whether the calling thread is the one that runs the loop."""
 
+    def current_task(self) -> Any:
+        """Give the asyncio task that runs in this thread, None when there is none."""
+
     def spawn(
         self,
         function: Callable[..., Coroutine[Any, Any, None]],
         *arguments: Any,
         context: Context | None = None,
+        keeps_itself: bool = False,
     ) -> None:
-        """Start a coroutine function on the loop; many calls cost one wake-up."""
+        """Start a coroutine function on the loop; many calls cost one wake-up.
+
+        Args:
+            keeps_itself: somebody else refers to the asyncio task while it runs.
+        """
 
     def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a coroutine function on the loop and block until it has ended."""

@@ -147,7 +147,10 @@ class WorkerPool:
         with self.lock:
             started = self._give_slots()
         for call in started:
-            call.loop.spawn(self._run_on_loop, call, context=call.context)
+            self._spawn(call)
+
+    def _spawn(self, call: Call) -> None:
+        call.loop.spawn(self._run_on_loop, call, context=call.context, keeps_itself=True)
 
     def leave(self) -> None:
         """Give one slot to others while its call waits."""
@@ -266,9 +269,20 @@ class WorkerPool:
         try:
             await call.arun()
         finally:
-            with self.lock:
-                self._release()
-            self.dispatch()
+            follower = self._take_over()
+            if follower is not None:
+                self._spawn(follower)
+            else:
+                with self.lock:
+                    self._release()
+                if self._sync_calls or self._async_calls:
+                    self.dispatch()
+
+    def _take_over(self) -> Call | None:
+        """Take the next async call into the slot of one that ends, where nobody else wants it."""
+        if self._returning or self._sync_calls or self.running > self.limit:
+            return None
+        return self._async_calls.pop()
 
 
 class Growth:

@@ -39,7 +39,7 @@ class CallQueue:
             lane = self._lanes.setdefault(call.priority, deque())
             self._order = sorted(self._lanes, reverse=True)
         call.number = next(self._numbers)
-        call.ticket.append(None)
+        call.ticket = [None]
         lane.append(call)
 
     def pop(self) -> Call | None:

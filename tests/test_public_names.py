@@ -28,6 +28,7 @@ PUBLIC = {
         "task",
         "unmapped",
         "wait",
+        "wait_async",
     ],
     "penstock.task_runners": [
         "BaseTaskRunner",
@@ -44,7 +45,7 @@ PUBLIC = {
         "Running",
         "exception_to_crashed_state",
     ],
-    "penstock.tasks": ["exponential_backoff", "task_input_hash", "task_source_hash"],
+    "penstock.tasks": ["exponential_backoff"],
     "penstock.testing": ["TaskRunnerContract"],
 }
 # Modules whose `__all__` is exactly the list above.

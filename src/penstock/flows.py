@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import update_wrapper
+from collections.abc import Callable, Coroutine
 from hashlib import blake2b
-from types import FunctionType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from penstock.core.identity import input_digest
+from penstock.core.callables import Decorated, described
 from penstock.core.retries import RetryPolicy
-from penstock.core.signatures import Signature, callable_name
-from penstock.errors import InvalidOptionError
+from penstock.core.signatures import callable_name
 from penstock.options import (
     Hook,
     checked_hooks,
     checked_name,
     checked_runner,
+    checked_template,
     checked_timeout,
     refuse_unsupported,
 )
 from penstock.runtime.flow_runs import as_task, call_flow
-from penstock.states import StateType
+from penstock.runtime.futures import FutureList, TaskFuture
+from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner
 from penstock.task_runners.concurrent import ConcurrentTaskRunner
-from penstock.tasks import Task, function_key, is_async_function
+from penstock.tasks import Task
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 __all__ = ["Flow", "flow"]
 
 
-class Flow(Generic[P, R]):
+class Flow(Decorated, Generic[P, R]):
     """A function as a flow: calling it makes a recorded flow run.
 
     Made by `@flow`, which documents the options.
@@ -53,16 +53,8 @@ class Flow(Generic[P, R]):
     hooks: dict[Any, Any] = {}
 
     def __init__(self, fn: Callable[P, R], **options: Any) -> None:
-        if not callable(fn) or isinstance(fn, classmethod | staticmethod):
-            raise InvalidOptionError(f"@flow needs a function, not {fn!r}.")
-        self.fn = fn
+        super().__init__(fn, "@flow")
         self.options = options
-        self.signature = Signature(fn)
-        self.parameter_names = self.signature.parameters
-        self.is_async = is_async_function(fn)
-        self.key = function_key(fn)
-        self.digest = input_digest(self.key, (), lambda dependency: None)
-        update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
         self._apply(**options)
 
     def _apply(
@@ -87,14 +79,16 @@ class Flow(Generic[P, R]):
     ) -> None:
         refuse_unsupported("@flow", **later)
         self.name = checked_name(name, callable_name(self.fn), "flow")
-        self.description = description if description is not None else inspect.getdoc(self.fn)
+        self.description = description if description is not None else described(self.fn)
         self._version = version
-        self.task_runner: BaseTaskRunner = checked_runner(task_runner) or ConcurrentTaskRunner()
+        self.task_runner = task_runner
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds)
         self.timeout_seconds = checked_timeout(timeout_seconds)
         self.validate_parameters = validate_parameters
         self.log_prints = log_prints
-        self.flow_run_name = flow_run_name
+        self.flow_run_name = checked_template(
+            "flow_run_name", flow_run_name, self.parameter_names
+        )
         self.flow_hooks = checked_hooks(
             {
                 StateType.RUNNING: on_running,
@@ -104,6 +98,15 @@ class Flow(Generic[P, R]):
                 StateType.CANCELLED: on_cancellation,
             }
         )
+
+    @property
+    def task_runner(self) -> BaseTaskRunner:
+        """The runner that flow runs use duplicates of; takes an instance, a class or None."""
+        return self._task_runner
+
+    @task_runner.setter
+    def task_runner(self, runner: BaseTaskRunner | type[BaseTaskRunner] | None) -> None:
+        self._task_runner = checked_runner(runner) or ConcurrentTaskRunner()
 
     @property
     def version(self) -> str | None:
@@ -126,8 +129,28 @@ class Flow(Generic[P, R]):
             >>> report.with_options(name="daily").retries
             2
         """
-        return type(self)(self.fn, **{"task_runner": self.task_runner, **self.options, **options})
+        kept = {**self.options, "task_runner": self.task_runner}
+        return type(self)(self._source, **{**kept, **options})
 
+    @overload
+    def __call__(
+        self: Flow[P, Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State]: ...
+    @overload
+    def __call__(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State: ...
+    @overload
+    def __call__(
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(
         self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
@@ -143,10 +166,30 @@ class Flow(Generic[P, R]):
         """
         return call_flow(self, args, kwargs, return_state, wait_for)
 
+    @overload
+    def submit(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State: ...
+    @overload
+    def submit(
+        self: Flow[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+    ) -> TaskFuture[T]: ...
+    @overload
+    def submit(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> TaskFuture[R]: ...
     def submit(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the flow as a task of the current flow's runner; see `Task.submit`."""
         return self._as_task().submit(*args, **kwargs)
 
+    @overload
+    def map(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> list[State]: ...
+    @overload
+    def map(
+        self: Flow[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+    ) -> FutureList[T]: ...
+    @overload
+    def map(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> FutureList[R]: ...
     def map(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the flow once for each element, as tasks of the current flow's runner."""
         return self._as_task().map(*args, **kwargs)
@@ -154,11 +197,14 @@ class Flow(Generic[P, R]):
     def _as_task(self) -> Task[Any, Any]:
         return SubflowTask(self)
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Flow[P, R]: ...
+    @overload
+    def __get__(
+        self: Flow[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> Flow[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind a flow defined in a class to an instance, like a method."""
-        if instance is None:
-            return self
-        return type(self)(self.fn.__get__(instance, owner), **self.options)
+        return super().__get__(instance, owner)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r} of {self.key}>"
@@ -174,7 +220,8 @@ class SubflowTask(Task[Any, Any]):
 
 def _source_digest(fn: Any) -> str | None:
     """Give a digest of the file that a function was defined in; None when there is none."""
-    code = getattr(fn, "__code__", None)
+    fn = getattr(fn, "func", fn)
+    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
     if code is None:
         return None
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError
@@ -51,10 +52,66 @@ def checked_timeout(seconds: float | None) -> float | None:
     return seconds
 
 
+def checked_whole(option: str, value: Any, least: int | None = None) -> int:
+    """Check an option that is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOptionError(f"{option} is {value!r}; it must be a whole number.")
+    if least is not None and value < least:
+        raise InvalidOptionError(f"{option} is {value}; it must be at least {least}.")
+    return value
+
+
+def checked_function(option: str, function: Any) -> Any:
+    """Check an option that is a function or None."""
+    if function is not None and not callable(function):
+        raise InvalidOptionError(f"{option} is {function!r}; it must be a function.")
+    return function
+
+
+def checked_template(option: str, template: Any, parameter_names: Sequence[str]) -> Any:
+    """Check the template of run names: a callable, or a format string on the parameters."""
+    if template is None or callable(template):
+        return template
+    if not isinstance(template, str):
+        raise InvalidOptionError(
+            f"{option} is {template!r}; it must be a text such as 'load-{{day}}', or a function."
+        )
+    for name in _fields(option, template):
+        if name not in parameter_names:
+            known = ", ".join(parameter_names) or "none"
+            raise InvalidOptionError(
+                f"{option} is {template!r}, but the function has no parameter {name!r}; its "
+                f"parameters: {known}."
+            )
+    return template
+
+
+def _fields(option: str, template: str) -> set[str]:
+    """Give the parameters that a format string names, also inside format specifications."""
+    from string import Formatter
+
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as exc:
+        raise InvalidOptionError(f"{option} is {template!r}, no format string: {exc}.") from exc
+    names: set[str] = set()
+    for _, field, specification, _ in parts:
+        if field is not None:
+            names |= {re.split(r"[.\[]", field, maxsplit=1)[0]}
+            names |= _fields(option, specification or "")
+    return names
+
+
 def checked_runner(runner: Any) -> BaseTaskRunner | None:
     """Check `task_runner`: an instance, or a class, which is called."""
     if isinstance(runner, type) and issubclass(runner, BaseTaskRunner):
-        runner = runner()
+        try:
+            runner = runner()
+        except TypeError as exc:
+            raise InvalidOptionError(
+                f"task_runner is the class {runner.__name__}, which cannot be called without "
+                f"arguments; give an instance. ({exc})"
+            ) from exc
     if runner is None or isinstance(runner, BaseTaskRunner):
         return runner
     raise InvalidOptionError(

@@ -34,6 +34,8 @@ class Run:
         key: the run's id as 16 bytes.
         type: the type of the current state.
         is_over: nothing more will happen to the run; set before its last state is recorded.
+        last: the last state, set before `is_over`: what is recorded of the end is read here,
+            whatever a late attempt still does to the other attributes.
         outcome: the last state, set after it was recorded and is about to be told; None before.
         created_at: nanoseconds since 1970, like every time here.
         live: the live flow run it belongs to (a flow run: its own); None for a task called
@@ -46,6 +48,7 @@ class Run:
     type: StateType = StateType.PENDING
     state_name: str | None = None
     message: str | None = None
+    last: State | None = None
     outcome: State | None = None
     is_over: bool = False
     started_at: int | None = None
@@ -56,6 +59,7 @@ class Run:
     error: dict[str, Any] | None = None
     transitions: list[tuple[str, str | None, int, str | None]] | None = None
     recorded: StateType | None = None
+    log_budget: Any = None
     is_async: bool = False
     log_prints: bool = False
     is_task_run: bool = False
@@ -75,17 +79,21 @@ class Run:
         at = self.changed_at or self.started_at or self.created_at
         return State(self.type, self.state_name, self.message, at, run_key=self.key)
 
-    def enter(self, type: StateType, at: int, name: str | None = None) -> None:
+    def enter(
+        self, type: StateType, at: int, name: str | None = None, message: str | None = None
+    ) -> None:
         """Enter a state that is not the last one."""
         if self.transitions is None:
             self.transitions = self._ordinary_transitions()
-        self.transitions.append((type.value, name, at, None))
+        self.transitions.append((type.value, name, at, message))
         self.type = type
         self.state_name = name
+        self.message = message
         self.changed_at = at
 
     def close(self, state: State) -> None:
         """Take over the last state, all but `outcome`: the next step is to record it."""
+        self.last = state
         self.is_over = True
         if state.type in FINAL_TYPES:
             self.ended_at = state.at

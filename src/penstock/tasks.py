@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from functools import update_wrapper
-from types import FunctionType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from penstock.core.identity import input_digest
+from penstock.annotations import Dependency, allow_failure
+from penstock.core.callables import Decorated, described
 from penstock.core.mapping import list_arguments, zip_arguments
 from penstock.core.retries import RetryPolicy, exponential_backoff
-from penstock.core.signatures import Signature, callable_name
-from penstock.errors import InvalidOptionError, OutsideFlowError
+from penstock.core.signatures import callable_name
+from penstock.errors import OutsideFlowError
 from penstock.options import (
     Hook,
+    checked_function,
     checked_hooks,
     checked_name,
     checked_runner,
+    checked_template,
     checked_timeout,
+    checked_whole,
     refuse_unsupported,
 )
-from penstock.runtime.context import current_run
+from penstock.runtime.context import checked_tags, current_run
 from penstock.runtime.direct import call_directly
 from penstock.runtime.futures import FutureList, TaskFuture
 from penstock.runtime.mapping import map_lazily
-from penstock.runtime.upstreams import state_of
-from penstock.states import StateType
+from penstock.runtime.upstreams import run_of, state_of
+from penstock.runtime.waiting import wait_for_run
+from penstock.states import State, StateType
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 __all__ = ["Task", "exponential_backoff", "task"]
 
 
-class Task(Generic[P, R]):
+class Task(Decorated, Generic[P, R]):
     """A function as a task: call it, `submit` it or `map` it.
 
     Made by `@task`, which documents the options. Immutable; `with_options` makes a changed copy.
@@ -46,20 +50,8 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], **options: Any) -> None:
-        if isinstance(fn, classmethod | staticmethod):
-            raise InvalidOptionError(
-                f"@task must stand below @{type(fn).__name__}: decorate the function first."
-            )
-        if not callable(fn):
-            raise InvalidOptionError(f"@task needs a function, not {fn!r}.")
-        self.fn = fn
+        super().__init__(fn, "@task")
         self.options = options
-        self.signature = Signature(fn)
-        self.parameter_names = self.signature.parameters
-        self.is_async = is_async_function(fn)
-        self.key = function_key(fn)
-        self.digest = input_digest(self.key, (), lambda dependency: None)
-        update_wrapper(self, fn) if isinstance(fn, FunctionType) else None
         self._apply(**options)
 
     def _apply(
@@ -87,16 +79,18 @@ class Task(Generic[P, R]):
     ) -> None:
         refuse_unsupported("@task", resources=resources, **later)
         self.name = checked_name(name, callable_name(self.fn), "task")
-        self.description = description if description is not None else inspect.getdoc(self.fn)
-        self.tags = frozenset((tags,) if isinstance(tags, str) else tags or ())
+        self.description = description if description is not None else described(self.fn)
+        self.tags = checked_tags(tags)
         self.version = version
         self.task_runner = checked_runner(task_runner)
-        self.priority = _whole("priority", priority)
+        self.priority = checked_whole("priority", priority)
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds, retry_jitter_factor)
-        self.retry_condition_fn = retry_condition_fn
-        self.worker_loss_retries = _whole("worker_loss_retries", worker_loss_retries)
+        self.retry_condition_fn = checked_function("retry_condition_fn", retry_condition_fn)
+        self.worker_loss_retries = checked_whole("worker_loss_retries", worker_loss_retries, 0)
         self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.task_run_name = task_run_name
+        self.task_run_name = checked_template(
+            "task_run_name", task_run_name, self.parameter_names
+        )
         self.log_prints = log_prints
         self.hooks = checked_hooks(
             {
@@ -120,8 +114,27 @@ class Task(Generic[P, R]):
             >>> load.with_options(retries=0).retries
             0
         """
-        return type(self)(self.fn, **{**self.options, **options})
+        return type(self)(self._source, **{**self.options, **options})
 
+    @overload
+    def __call__(
+        self: Task[P, Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State]: ...
+    @overload
+    def __call__(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State: ...
+    @overload
+    def __call__(
+        self, /, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(
         self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
@@ -133,6 +146,16 @@ class Task(Generic[P, R]):
         """
         return call_directly(self, args, kwargs, return_state, wait_for)
 
+    @overload
+    def submit(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State: ...
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+    ) -> TaskFuture[T]: ...
+    @overload
+    def submit(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> TaskFuture[R]: ...
     def submit(
         self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
@@ -150,6 +173,29 @@ class Task(Generic[P, R]):
         future: TaskFuture[R] = TaskFuture(live.submit(self, args, kwargs, wait_for))
         return future.wait() if return_state else future
 
+    @overload
+    def map(
+        self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> list[State]: ...
+    @overload
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        max_in_flight: int,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[TaskFuture[T]]: ...
+    @overload
+    def map(
+        self, /, *args: Any, max_in_flight: int, wait_for: Any = None, **kwargs: Any
+    ) -> Iterator[TaskFuture[R]]: ...
+    @overload
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+    ) -> FutureList[T]: ...
+    @overload
+    def map(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> FutureList[R]: ...
     def map(
         self,
         /,
@@ -177,43 +223,28 @@ class Task(Generic[P, R]):
             MappingLengthMismatch: the iterables differ in length.
         """
         live = _live_flow_run(self.name, "map")
+        most = None if max_in_flight is None else checked_whole("max_in_flight", max_in_flight, 1)
         args, kwargs = _without_futures(args, kwargs)
         named = {"names": self.parameter_names, "function": repr(self.name)}
-        if max_in_flight is not None:
+        if most is not None:
             calls = zip_arguments(args, kwargs, **named)  # type: ignore[arg-type]
-            return map_lazily(live, self, calls, wait_for, _at_least_one(max_in_flight))
+            return map_lazily(live, self, calls, wait_for, most)
         listed = list_arguments(args, kwargs, **named)  # type: ignore[arg-type]
         runs = live.submit_all(self, listed, wait_for)
         futures: FutureList[R] = FutureList(map(TaskFuture, runs))
         return [future.wait() for future in futures] if return_state else futures
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Task[P, R]: ...
+    @overload
+    def __get__(
+        self: Task[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> Task[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind a task defined in a class to an instance, like a method."""
-        if instance is None:
-            return self
-        return type(self)(self.fn.__get__(instance, owner), **self.options)
+        return super().__get__(instance, owner)
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} of {self.key}>"
-
-
-def function_key(fn: Any) -> str:
-    """Give what identifies a function: module (for `__main__` the file) and qualified name."""
-    fn = getattr(fn, "func", fn)
-    module = getattr(fn, "__module__", None) or type(fn).__module__
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    if module == "__main__":
-        code = getattr(fn, "__code__", None)
-        module = code.co_filename if code is not None else module
-    return f"{module}.{name}"
-
-
-def is_async_function(fn: Any) -> bool:
-    """Tell whether calling a function gives something to await."""
-    fn = getattr(fn, "func", fn)
-    if not isinstance(fn, FunctionType) and not inspect.ismethod(fn) and not inspect.isclass(fn):
-        fn = getattr(fn, "__call__", fn)  # noqa: B004 (the method is inspected, not called)
-    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _live_flow_run(name: str, what: str) -> Any:
@@ -232,22 +263,17 @@ def _without_futures(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, 
 
 
 def _resolved(value: Any) -> Any:
-    if isinstance(value, TaskFuture):
-        value.wait()
-        return state_of(value).result()
-    return value
+    if isinstance(value, allow_failure) and isinstance(value.value, Dependency):
+        return allow_failure(_value_of(value.value, raise_on_failure=False))
+    return _value_of(value, raise_on_failure=True) if isinstance(value, Dependency) else value
 
 
-def _whole(option: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidOptionError(f"{option} is {value!r}; it must be a whole number.")
-    return value
-
-
-def _at_least_one(max_in_flight: int) -> int:
-    if _whole("max_in_flight", max_in_flight) < 1:
-        raise InvalidOptionError(f"max_in_flight is {max_in_flight}; it must be at least 1.")
-    return max_in_flight
+def _value_of(dependency: Dependency, raise_on_failure: bool) -> Any:
+    run = run_of(dependency)
+    if run is not None:
+        wait_for_run(run, None)
+        run.look_at()
+    return state_of(dependency).result(raise_on_failure)
 
 
 @overload

@@ -11,6 +11,7 @@ import pytest
 from penstock import errors
 from penstock.cli.app import app
 from penstock.cli.run import call, run_and_tell
+from penstock.cli.stopping import Stopping
 from penstock.cli.session import Session
 from penstock.states import Cancelled, Completed, Crashed, Failed, State, StateType
 from tests.cli.histories import RUN_ID
@@ -58,7 +59,7 @@ def tell(ending: State | BaseException, **options: Any) -> int:
     ids=str,
 )
 def test_exit_code(ending: State | BaseException, code: int) -> None:
-    assert call(FakeFlow(ending), {}).exit == code
+    assert call(FakeFlow(ending), {}, Stopping(print)).exit == code
     assert tell(ending) == code
 
 
@@ -67,7 +68,7 @@ def test_async_flow_is_run() -> None:
         async def __call__(self, **_: Any) -> State:  # type: ignore[override]
             return Completed()
 
-    assert call(FakeAsyncFlow(Completed()), {}).exit == 0
+    assert call(FakeAsyncFlow(Completed()), {}, Stopping(print)).exit == 0
 
 
 def test_error_before_a_run_exists_goes_on() -> None:

@@ -23,6 +23,7 @@ from penstock.cli.loading import (
 from penstock.cli.progress import Sample, shown_progress
 from penstock.cli.runners import RUNNERS, make_runner, runner_names
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
+from penstock.cli.stopping import Stopping
 from penstock.cli.summary import Ending, read_ending, write_summary
 from penstock.cli.text import clean
 from penstock.cli.tracebacks import describe, failure_lines
@@ -106,11 +107,12 @@ def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, An
         prepare: gives the flow and its parameters; called when prints are looked after already.
     """
     sample = Sample(_live_flow_runs)
+    stopping = Stopping(session.err.line)
     with _stdout_for_json(session):
         try:
-            with shown_progress(session.err, sample, quiet=session.quiet):
+            with shown_progress(session.err, sample, quiet=session.quiet), stopping.watched():
                 flow, values = prepare()
-                outcome = call(flow, values)
+                outcome = call(flow, values, stopping)
         except LoadingFailed as exc:
             _write_loading(session, exc)
             return Exit.FAILED
@@ -127,7 +129,7 @@ def _live_flow_runs() -> Any:
     return live.live_flow_runs() if live is not None else []
 
 
-def call(flow: Any, values: dict[str, Any]) -> Outcome:
+def call(flow: Any, values: dict[str, Any], stopping: Stopping) -> Outcome:
     """Call a flow and find the exit code.
 
     Raises:
@@ -138,7 +140,8 @@ def call(flow: Any, values: dict[str, Any]) -> Outcome:
         if inspect.iscoroutine(state):
             import asyncio  # slow to load, and most flows need none
 
-            state = asyncio.run(state)
+            with asyncio.Runner(loop_factory=stopping.loop) as runner:
+                state = runner.run(state)
     except KeyboardInterrupt as exc:
         return _interrupted(flow, exc, Exit.INTERRUPTED)
     except SystemExit as exc:

@@ -139,28 +139,38 @@ def mask_secrets(text: str) -> str:
         >>> mask_secrets("postgres://ada:hunter2@db/x?sslmode=on")
         'postgres://ada:********@db/x?sslmode=on'
     """
-    if "://" in text:
-        text = _patterns()[0].sub(rf"\g<1>{MASK}\g<2>", text)
+    if "://" in text and "@" in text:
+        text = _patterns()[0].sub(_mask_url, text)
     if "=" in text or ":" in text:
-        text = _patterns()[1].sub(rf"\g<1>{MASK}", text)
+        text = _patterns()[2].sub(rf"\g<1>{MASK}", text)
     return text
 
 
+def _mask_url(found: re.Match[str]) -> str:
+    """Mask the password in a text that begins with "://" and holds no space or quote."""
+    text = found[0]
+    user = _patterns()[1].search(text)
+    end = -1 if user is None else text.rfind("@", user.end())
+    return text if user is None or end < 0 else text[: user.end()] + MASK + text[end:]
+
+
 @lru_cache(maxsize=1)
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    # All three take linear time, whatever the text: tracebacks and log lines pass here too.
     # A text that was cut may end inside a password: the end counts as the "@". A password may
     # hold "/" and "@"; masking too much is better than too little.
-    url = re.compile(r"(://[^\s:/@'\"]*:)[^\s'\"]*(@)")
+    url = re.compile(r"://[^\s'\"]*")
+    user = re.compile(r"://[^\s:/@'\"]*:")
     names = (
         r"passw(?:or)?d|passphrase|pwd|secret|credentials?|authorization|token"
         r"|(?:api|access|private|secret|signing|encryption)[_-]?key"
     )
     assignment = re.compile(
-        rf"((?<![A-Za-z])(?:[A-Za-z]+[_-])*(?:{names})[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?)"
+        rf"((?<![A-Za-z])(?:{names})[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?)"
         r"[^\s\"'&,;]+",
         re.IGNORECASE,
     )
-    return url, assignment
+    return url, user, assignment
 
 
 class _Writer:

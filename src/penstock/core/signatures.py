@@ -64,7 +64,7 @@ class Signature:
         ('a.csv', 10)
     """
 
-    __slots__ = ("_binder", "_simple", "details", "fn", "hints", "name", "parameters")
+    __slots__ = ("_binder", "_method", "_simple", "details", "fn", "hints", "name", "parameters")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
@@ -75,6 +75,23 @@ class Signature:
         self._simple = all(each.kind <= POSITIONAL for each in self.details)
         self._binder: Callable[..., tuple[object, ...]] | None = None
         self.hints: dict[str, object] | None = None
+        self._method: Signature | None = None
+
+    def bound_to(self, method: Callable[..., Any]) -> Signature:
+        """Give the signature of a method that binds this function: one parameter less.
+
+        What it takes to bind arguments is made once and shared by all instances.
+        """
+        if self._method is None:
+            shared = Signature(method)
+            shared._compile()
+            shared.fn = self.fn
+            self._method = shared
+        bound = object.__new__(Signature)
+        for slot in Signature.__slots__:
+            setattr(bound, slot, getattr(self._method, slot))
+        bound.fn = method
+        return bound
 
     def __reduce__(self) -> tuple[type[Signature], tuple[Callable[..., Any]]]:
         return type(self), (self.fn,)

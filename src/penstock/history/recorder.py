@@ -19,6 +19,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -27,11 +28,16 @@ from penstock.history.base import Group, HistoryStore
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_run_row
 from penstock.runs import TaskRun
-from penstock.states import StateType
+from penstock.states import StateType, describe_exception
 
 GROUP_SECONDS = 0.05
+"""Seconds within which what happened is on its way to the disk."""
 BUFFER_LIMIT = 100_000
+"""Entries waiting to be written, above which new task runs wait."""
+TEXT_LIMIT = 64_000_000
+"""Characters of log lines waiting to be written, above which whoever logs waits."""
 PATIENCE_SECONDS = 600.0
+"""Seconds that a history may be unavailable before the flow call gives up on it."""
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
@@ -41,6 +47,10 @@ CHANGED, ENDED, TASK, LOG, FLUSH = range(5)
 Counts = dict[StateType, int]
 
 logger = logging.getLogger("penstock.history")
+
+
+def _drop(entry: tuple[int, Any]) -> None:
+    """Take an entry in a process that records nothing."""
 
 
 class Ledger:
@@ -59,12 +69,12 @@ class Ledger:
         self.numbers = itertools.count(1)
         self.counts: dict[int, Counts] = {}
 
-    def count(self, run: TaskRun) -> None:
-        """Move a task run from the state it was recorded in to the one it is in now."""
+    def count(self, run: TaskRun, now: StateType) -> None:
+        """Move a task run from the state it was recorded in to the one that is recorded now."""
         states = self.counts.get(run.task_number)
         if states is None:
             states = self.counts[run.task_number] = {}
-        before, now = run.recorded, run.type
+        before = run.recorded
         if before is not None:
             states[before] -= 1
         states[now] = states.get(now, 0) + 1
@@ -101,7 +111,15 @@ class Recorder:
         self._start_lock = threading.Lock()
         self._hurry = False
         self._closing = False
+        self._has_ended = False
+        self._text_lock = threading.Lock()
+        self._waiting_text = 0
         self._lone = Ledger(None)
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether new runs can be recorded here."""
+        return self.failure is None and not self._closing
 
     def record(self, kind: int, subject: Any) -> None:
         """Add an entry, and wake the writing thread if it sleeps."""
@@ -116,52 +134,112 @@ class Recorder:
             self._start()
         self._bell.release()
 
+    def record_line(self, row: tuple[Any, ...]) -> None:
+        """Add a log line; wait while the text of the lines before takes too much memory."""
+        with self._text_lock:
+            self._waiting_text += len(row[-1])
+        self.record(LOG, row)
+        if self._waiting_text > TEXT_LIMIT:
+            # Whoever asks for the outcome of the flow is told of a failure, not who logs.
+            with suppress(HistoryUnavailable):
+                self.flush()
+
     def make_room(self) -> None:
         """Wait while more entries are buffered than the limit allows.
 
         Raises:
-            HistoryUnavailable: the history could not be written for ten minutes.
+            HistoryUnavailable: the history cannot be written, or was closed.
         """
-        while len(self.entries) > BUFFER_LIMIT and self._owner[1] == os.getpid():
+        if self.failure is not None:
+            raise self.failure
+        while len(self.entries) > BUFFER_LIMIT:
             self.flush()
 
     def flush(self) -> None:
         """Wait until everything recorded so far is committed.
 
         Raises:
-            HistoryUnavailable: the history could not be written for ten minutes.
+            HistoryUnavailable: the history could not be written for ten minutes, or was closed.
         """
         if self._owner[1] != os.getpid():
             return
         done = threading.Lock()
         done.acquire()
-        self.append((FLUSH, done))
-        self._hurry = True
-        self.wake()
+        self.entries.append((FLUSH, done))
+        if self._has_ended:
+            self._refuse_rest()
+        else:
+            self._hurry = True
+            self.wake()
         done.acquire()
         if self.failure is not None:
             raise self.failure
 
     def close(self) -> None:
-        """Commit what is left, end the thread and close the store."""
+        """Commit what is left, end the thread and close the store. A second call does nothing.
+
+        Runs that still go on are told when they ask for their history to be written.
+        """
         if self._owner[1] != os.getpid():
             return
         self._closing = True
-        if self._thread is not None:
+        with self._start_lock:
+            thread = self._thread
+            self._has_ended = self._has_ended or thread is None
+        if thread is not None and thread is not threading.current_thread():
             self._bell.release()
-            self._thread.join()
+            thread.join()
         if self._store is not None:
             self._store.close()
 
+    def disown(self) -> None:
+        """Forget everything, in a forked child: what is recorded here belongs to its parent."""
+        self.append = _drop
+        self.is_asleep = False
+        self.entries.clear()
+        self._waiting_text = 0
+        self._text_lock = threading.Lock()
+
     def _start(self) -> None:
         with self._start_lock:
-            if self._thread is None and self._owner[1] == os.getpid():
-                self._thread = threading.Thread(
-                    target=self._serve, name="penstock-recorder", daemon=True
-                )
-                self._thread.start()
+            if self._thread is not None or self._has_ended or self._owner[1] != os.getpid():
+                return
+            thread = threading.Thread(target=self._serve, name="penstock-recorder", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError as problem:  # the interpreter is ending
+                self._has_ended = True
+                self.failure = HistoryUnavailable(f"Nothing can be recorded now: {problem}.")
 
     def _serve(self) -> None:
+        try:
+            self._write_groups()
+        except BaseException as problem:
+            # A mistake of ours: better a flow call that fails than one that waits for ever.
+            self.failure = HistoryUnavailable(
+                f"The history could not be written: {describe_exception(problem)}"
+            )
+            logger.exception("The history could not be written.")
+        finally:
+            self._has_ended = True
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Let nobody wait for what is no longer written, and keep none of it."""
+        self.append = _drop
+        while self.entries:
+            try:
+                kind, subject = self.entries.popleft()
+            except IndexError:
+                return
+            self.failure = self.failure or HistoryUnavailable(
+                "The history was closed while runs were going on. What they did later is not in it."
+            )
+            if kind == FLUSH:
+                subject.release()
+
+    def _write_groups(self) -> None:
         while True:
             flushing = self._wait_for_entries()
             self._hurry = False
@@ -187,7 +265,8 @@ class Recorder:
 
     def _write_group(self) -> None:
         group, waiters = self._make_group()
-        if self._store is not None:
+        # After a group that could not be written the next one would not be causally closed.
+        if self._store is not None and self.failure is None:
             self._write(group)
         for waiter in waiters:
             waiter.release()
@@ -195,52 +274,71 @@ class Recorder:
     def _make_group(self) -> tuple[Group, list[Any]]:
         group = Group()
         waiters = []
+        text = 0
         touched: dict[Ledger, set[int]] = {}
         popleft = self.entries.popleft
         add_task_run = group.task_runs.append
         for _ in range(min(len(self.entries), _GROUP_LIMIT)):
             kind, subject = popleft()
-            if kind in (ENDED, CHANGED):
-                if kind == CHANGED and subject.is_over:
-                    continue
+            if kind <= ENDED:
+                if kind == CHANGED:
+                    type = subject.type
+                    if subject.is_over:
+                        continue
+                else:
+                    type = subject.last.type
                 ledger = subject.live.ledger if subject.live is not None else self._lone
                 if self._store is None:
                     # Nothing is kept, but the progress display wants the counts.
                     if subject.is_task_run and ledger.key is not None:
-                        ledger.count(subject)
+                        ledger.count(subject, type)
                     continue
+                if subject.log_budget is not None and subject.log_budget.dropped:
+                    group.logs.append(subject.log_budget.notice())
                 if not subject.is_task_run:
                     row = flow_run_row(subject, next(ledger.numbers), self._owner, self._release)
-                    group.flow_runs.append(row)
+                    if kind == ENDED or not subject.is_over:
+                        group.flow_runs.append(row)
                     continue
-                add_task_run(task_run_row(subject, next(ledger.numbers), ledger.key))
-                if subject.recorded is not subject.type and ledger.key is not None:
-                    ledger.count(subject)
+                row = task_run_row(subject, type, next(ledger.numbers), ledger.key)
+                if kind == CHANGED and subject.is_over:
+                    # It ended while it was read: the end has a row of its own, behind those
+                    # that it depends on.
+                    continue
+                add_task_run(row)
+                if subject.recorded is not type and ledger.key is not None:
+                    ledger.count(subject, type)
                     touched.setdefault(ledger, set()).add(subject.task_number)
             elif kind == LOG:
                 group.logs.append(subject)
+                text += len(subject[-1])
             elif kind == TASK:
                 group.tasks.append(subject)
             else:
                 waiters.append(subject)
         for ledger, tasks in touched.items():
             group.counts += ledger.count_rows(tasks)
+        if text:
+            with self._text_lock:
+                self._waiting_text -= text
         return group, waiters
 
     def _write(self, group: Group) -> None:
         """Write a group, again and again while the database cannot be written."""
         assert self._store is not None
         began = warned_at = monotonic()
-        pause = 0.05
+        pause, warn_seconds = 0.05, _WARN_SECONDS
         while True:
             try:
                 return self._store.write(group)
             except HistoryUnavailable as exc:
                 if monotonic() - began > PATIENCE_SECONDS:
-                    self.failure = HistoryUnavailable(f"{exc} Gave up after ten minutes.")
+                    waited = f"{monotonic() - began:.0f} s"
+                    self.failure = HistoryUnavailable(f"{exc} Gave up after {waited}.")
                     return None
-                if monotonic() - warned_at > _WARN_SECONDS:
+                if monotonic() - warned_at > warn_seconds:
                     warned_at = monotonic()
+                    warn_seconds = min(2 * warn_seconds, 60.0)
                     logger.warning(
                         "%s Work goes on; %d events are waiting in memory.", exc, len(self.entries)
                     )

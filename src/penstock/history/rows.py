@@ -5,16 +5,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from penstock.history.text import LONGEST_LOG_LINE, LONGEST_MESSAGE, LONGEST_NAME, clean_text
+from penstock.core.previews import mask_secrets
+from penstock.history.text import (
+    LONGEST_LOG_LINE,
+    LONGEST_MESSAGE,
+    LONGEST_NAME,
+    MOST_TAGS,
+    clean_text,
+)
 from penstock.runs import FlowRun, Run, TaskRun
+from penstock.states import StateType
+
+_LARGEST = 2**63 - 1
 
 
-def task_run_row(run: TaskRun, seq: int, flow_key: bytes | None) -> tuple[Any, ...]:
-    """Give the row of a task run as it is now."""
+def task_run_row(
+    run: TaskRun, type: StateType, seq: int, flow_key: bytes | None
+) -> tuple[Any, ...]:
+    """Give the row of a task run as it is now.
+
+    Args:
+        type: its state type, which the caller counts as well; another thread may change the run.
+    """
     name = run.custom_name
-    message = run.message
-    if message is not None:
-        message = clean_text(message, LONGEST_MESSAGE)
+    last = run.last
+    if last is None:
+        state_name, message, ended_at = run.state_name, run.message, None
+    else:
+        state_name, message, ended_at = last.special_name, last.message, run.ended_at
     return (
         run.key,
         flow_key,
@@ -22,13 +40,13 @@ def task_run_row(run: TaskRun, seq: int, flow_key: bytes | None) -> tuple[Any, .
         run.task_number,
         run.number,
         None if name is None else clean_text(name, LONGEST_NAME),
-        run.type.value,
-        run.state_name,
-        message,
+        type.value,
+        state_name,
+        None if message is None else _message(message),
         run.attempt,
         run.created_at,
         run.started_at,
-        run.ended_at,
+        ended_at,
         run.identity,
         run.preview,
         run.kept,
@@ -53,7 +71,7 @@ def flow_run_row(
         run.version,
         run.type.value,
         run.state_name,
-        None if run.message is None else clean_text(run.message, LONGEST_MESSAGE),
+        None if run.message is None else _message(run.message),
         run.created_at,
         run.started_at,
         run.ended_at,
@@ -71,36 +89,47 @@ def flow_run_row(
     )
 
 
-def log_row(run: Run | None, at: int, level: int, logger: str, message: str) -> tuple[Any, ...]:
-    """Give the row of a log line that a run wrote."""
-    flow_key, task_key, attempt = None, None, 0
+def log_row(
+    run: Run, attempt: int, at: int, level: int, logger: str, message: str
+) -> tuple[Any, ...]:
+    """Give the row of a log line that an attempt of a run wrote."""
+    flow_key, task_key = run.key, None
     if isinstance(run, TaskRun):
-        task_key, attempt = run.key, run.attempt
+        task_key = run.key
         flow_key = run.live.flow_run.key if run.live is not None else None
-    elif run is not None:
-        flow_key, attempt = run.key, run.attempt
     return (
         flow_key,
         task_key,
         attempt,
         at,
-        level,
+        min(level, _LARGEST),
         clean_text(logger, LONGEST_NAME),
-        clean_text(message, LONGEST_LOG_LINE),
+        clean_text(mask_secrets(message), LONGEST_LOG_LINE),
     )
+
+
+def _message(text: str) -> str:
+    # Masked before it is cut: what is left of a secret would not be recognised.
+    return clean_text(mask_secrets(text), LONGEST_MESSAGE)
 
 
 def _transitions(run: Run) -> str:
+    """Tell all states; `transitions` alone misses the last one."""
     passed: list[Any] = list(run.transitions or ())
-    if run.is_over:
-        passed.append((run.type.value, run.state_name, run.changed_at, run.message))
-    return json.dumps(passed)
+    last = run.last
+    if last is not None:
+        passed.append((last.type.value, last.special_name, last.at, last.message))
+    return json.dumps(
+        [(type, name, at, text and _message(text)) for type, name, at, text in passed]
+    )
 
 
 def _tags(run: Run) -> str | None:
-    return (
-        json.dumps(sorted(clean_text(tag, LONGEST_NAME) for tag in run.tags)) if run.tags else None
-    )
+    return json.dumps(_tag_list(run)) if run.tags else None
+
+
+def _tag_list(run: Run) -> list[str]:
+    return sorted(clean_text(str(tag), LONGEST_NAME) for tag in run.tags)[:MOST_TAGS]
 
 
 def _detail(run: TaskRun) -> str | None:
@@ -108,7 +137,7 @@ def _detail(run: TaskRun) -> str | None:
         return None
     detail: dict[str, Any] = {
         "error": run.error,
-        "tags": sorted(clean_text(tag, LONGEST_NAME) for tag in run.tags) or None,
+        "tags": _tag_list(run) or None,
         "worker": run.worker,
         "parent_task_run_id": None if run.parent_key is None else run.parent_key.hex(),
         "subflow_run_id": None if run.subflow_key is None else run.subflow_key.hex(),

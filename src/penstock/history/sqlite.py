@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from penstock.core.previews import preview
 from penstock.errors import HistoryError
 from penstock.history.base import (
     COUNT_COLUMNS,
@@ -156,8 +157,8 @@ class SQLiteStore(HistoryStore):
         with self._writing:
             try:
                 self._commit(tables)
-            except UnicodeEncodeError:  # text that nobody cleaned; nothing of it is in yet
-                self._commit(tuple(_encodable(rows) for rows in tables))
+            except _ODD_VALUES:  # that nobody cleaned; nothing of the group is in yet
+                self._commit(tuple(_storable(rows) for rows in tables))
         group.written = True
 
     def _check_usable(self) -> None:
@@ -200,12 +201,10 @@ class SQLiteStore(HistoryStore):
             self._begin(connection, patience)
             yield connection
             connection.execute("COMMIT")
+        except sqlite3.ProgrammingError:
+            raise  # a value of a type that no column takes
         except SQLITE_ERRORS as problem:
             raise told(problem, self.path) from problem
-        except OverflowError as problem:
-            raise HistoryError(
-                f"A number is too large for the history {self.path}: {problem}."
-            ) from problem
         finally:
             self._roll_back(connection)
             self._gate.release()
@@ -256,15 +255,24 @@ def _insertions(connection: sqlite3.Connection) -> tuple[Insertion, ...]:
     )
 
 
-def _encodable(rows: list[Row]) -> list[Row]:
-    """Escape what is no Unicode text (lone surrogates), so that one name cannot lose a group."""
-    return [
-        tuple(
-            value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-            for value in row
-        )
-        for row in rows
-    ]
+_ODD_VALUES = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError)
+_MOST = 2**63
+
+
+def _storable(rows: list[Row]) -> list[Row]:
+    """Make every value one that the database takes, so that an odd one cannot lose a group."""
+    return [tuple(map(_storable_value, row)) for row in rows]
+
+
+def _storable_value(value: object) -> object:
+    """Escape lone surrogates; tell what is too large, or is no such value at all, as text."""
+    if value is None or isinstance(value, float | bytes):
+        return value
+    if isinstance(value, int) and -_MOST <= value < _MOST:
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return preview(value)
 
 
 # A fork waits for the write that is going on, so that no lock inside SQLite is copied while it is

@@ -33,7 +33,7 @@ def encode_small(value: Any) -> tuple[bytes | None, str | None]:
             return _NOTHING
         encoded = json.dumps(value).encode()
         return (encoded, "json") if len(encoded) <= SMALL_RESULT_LIMIT else _NOTHING
-    if kind is bytes and len(value) > SMALL_RESULT_LIMIT:
+    if kind in (bytes, bytearray) and len(value) > SMALL_RESULT_LIMIT:
         return _NOTHING
     return _pickled(value)
 
@@ -58,11 +58,18 @@ class _BoundedFile:
         self.chunks.append(bytes(chunk))
 
 
+def _refuse_large(buffer: pickle.PickleBuffer) -> bool:
+    """Stop at a large array before it is copied; True keeps a small one in the pickle itself."""
+    if memoryview(buffer).nbytes > SMALL_RESULT_LIMIT:
+        raise _Full
+    return True
+
+
 def _pickled(value: Any) -> tuple[bytes | None, str | None]:
     file = _BoundedFile()
     try:
-        pickle.Pickler(file, 5).dump(value)
-    except Exception:
+        pickle.Pickler(file, 5, buffer_callback=_refuse_large).dump(value)
+    except (Exception, SystemExit):
         # Whatever cannot be pickled is simply not kept; the run itself succeeded.
         return _NOTHING
     return b"".join(file.chunks), "pickle"

@@ -26,7 +26,7 @@ from penstock.runtime.attempts import (
 from penstock.runtime.interrupts import Interruption
 from penstock.runtime.task_runs import begin_attempt, new_life
 from penstock.runtime.upstreams import Upstreams, value_of
-from penstock.states import State, StateType
+from penstock.states import State
 from penstock.task_runners.base import NO_TICKET, BaseTaskRunner, Loop
 from penstock.task_runners.slots import Slot, current_slot
 
@@ -143,15 +143,19 @@ class TaskCall:
             # The thread of an attempt that was given up may still be inside the old context.
             self.context = self.context.copy()
         self._token = [None]
+        self._interruption = None
         self._key = None
 
     def stop(self) -> None:
         """Stop the attempt that runs, as far as that is possible, and end it CANCELLED."""
         self.is_cancelled = True
-        if self._asyncio_task is not None:
-            self._asyncio_task.get_loop().call_soon_threadsafe(self._asyncio_task.cancel)
+        asyncio_task = self._asyncio_task
+        if asyncio_task is None:
+            self._end_early(self._token, cancelled_state(self.task_run))
             return
-        self._end_early(self._token, cancelled_state(self.task_run))
+        # A loop that is closed has ended its tasks.
+        with suppress(RuntimeError):
+            asyncio_task.get_loop().call_soon_threadsafe(asyncio_task.cancel)
 
     def let_go(self) -> None:
         """Drop the arguments: the run has ended."""
@@ -162,9 +166,26 @@ class TaskCall:
             token.pop()
         except IndexError:
             return
-        if self.is_cancelled and state.type is not StateType.COMPLETED:
-            state = cancelled_state(self.task_run)
         self.live.advance(self, state)
+
+    def _start(self, token: list[None]) -> State | None:
+        """Enter RUNNING; a state is given when the attempt is over before it began.
+
+        The token is held meanwhile, so that nobody ends the run while it is being started.
+        Whoever would have cancelled it has left word in `is_cancelled`.
+        """
+        try:
+            token.pop()
+        except IndexError:
+            return cancelled_state(self.task_run)
+        try:
+            if not self.is_cancelled:
+                self._prepare()
+        except Exception as exc:
+            return raised(exc, TASK_RUN, self.live.now(), self.task_run.key)
+        finally:
+            token.append(None)
+        return cancelled_state(self.task_run) if self.is_cancelled else None
 
     def _prepare(self) -> None:
         """Enter RUNNING with the arguments resolved; that happens once, before any attempt."""
@@ -178,11 +199,10 @@ class TaskCall:
     def _execute(self, token: list[None]) -> State:
         run = self.task_run
         current_slot.set(self.slot)
-        try:
-            self._prepare()
-        except Exception as exc:
-            return raised(exc, TASK_RUN, self.live.now(), run.key)
         interruption = self._interruption = Interruption()
+        ended = self._start(token)
+        if ended is not None:
+            return ended
         seconds = self.task.timeout_seconds
         timer = None
         if seconds is not None:
@@ -197,14 +217,11 @@ class TaskCall:
     async def _aexecute(self) -> State:
         run = self.task_run
         current_slot.set(self.slot)
-        try:
-            self._prepare()
-        except Exception as exc:
-            return raised(exc, TASK_RUN, self.live.now(), run.key)
         self._asyncio_task = self.loop.current_task()
         try:
-            if self.is_cancelled:
-                return cancelled_state(run)
+            ended = self._start(self._token)
+            if ended is not None:
+                return ended
             return await aattempt(
                 run, self.task.fn, self._args, self._kwargs, self.task.timeout_seconds
             )
@@ -245,14 +262,17 @@ class TaskCall:
             ).start()
 
     def _end_early(self, token: list[None], state: State) -> None:
+        """End an attempt whose code may go on for a while."""
         interruption, slot = self._interruption, self.slot
         if interruption is not None:
             interruption.fire()
-        if not token:
+        try:
+            token.pop()
+        except IndexError:
             return
         if slot is not None:
             slot.abandon()
-        self._report(token, state)
+        self.live.advance(self, state)
 
 
 def _resolve(future: Any, state: State) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from penstock.errors import MissingContextError
+from penstock.errors import InvalidOptionError, MissingContextError
 from penstock.runs import FlowRun, TaskRun
 
 current_run: ContextVar[TaskRun | FlowRun | None] = ContextVar("penstock_run", default=None)
@@ -26,11 +26,29 @@ def tags(*names: str) -> Iterator[frozenset[str]]:
         ...     sorted(in_force)
         ['eu', 'nightly']
     """
-    token = current_tags.set(current_tags.get() | frozenset(names))
+    token = current_tags.set(current_tags.get() | checked_tags(names))
     try:
         yield current_tags.get()
     finally:
         current_tags.reset(token)
+
+
+def checked_tags(names: object) -> frozenset[str]:
+    """Check tags: texts; a single text counts as one.
+
+    Raises:
+        InvalidOptionError: something else; recorded runs could not hold it.
+    """
+    if names is None:
+        return frozenset()
+    given = (names,) if isinstance(names, str) else names
+    if not isinstance(given, Iterable):
+        raise InvalidOptionError(f"tags are texts, not {names!r}.")
+    listed = tuple(given)
+    for name in listed:
+        if not isinstance(name, str):
+            raise InvalidOptionError(f"A tag must be a text, not {name!r}.")
+    return frozenset(listed)
 
 
 class RunContext:

@@ -74,7 +74,7 @@ class DirectCall:
         """Number a task run that belongs to no flow run."""
         run, task = self.run, self.task
         run.recorder = self.recorder
-        run.task_number = number_outside_flows(task.key)
+        run.task_number = number_outside_flows(f"{task.key}\0{task.name}")
         if run.task_number not in self.recorder.lone_tasks:
             self.recorder.lone_tasks.add(run.task_number)
             name = clean_text(task.name, LONGEST_NAME)

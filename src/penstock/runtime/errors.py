@@ -17,8 +17,9 @@ def describe(exc: BaseException) -> dict[str, Any]:
     text = describe_exception(exc)
     return {
         "type": f"{kind.__module__}.{kind.__qualname__}",
-        "message": mask_secrets(clean_text(text, LONGEST_MESSAGE)),
-        "traceback": mask_secrets(clean_text(_traceback(exc), LONGEST_PAYLOAD)),
+        # Masked before they are cut: what is left of a secret would not be recognised.
+        "message": clean_text(mask_secrets(text), LONGEST_MESSAGE),
+        "traceback": clean_text(mask_secrets(_traceback(exc)), LONGEST_PAYLOAD),
     }
 
 

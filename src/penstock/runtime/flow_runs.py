@@ -176,13 +176,15 @@ class FlowExecution:
         if run.log_prints:
             record_prints()
         run.parent = self.stand_in
-        if self.stand_in is not None:
+        is_kept = self._is_kept()
+        if self.stand_in is not None and not is_kept:
             self.stand_in.subflow_key = run.key
         loop = None
         if flow.is_async:
             loop = sys.modules["asyncio"].get_running_loop()
         run.live = LiveFlowRun(flow, run, self.recorder, flow.task_runner.duplicate(), loop)
-        self.recorder.record(CHANGED, run)
+        if not is_kept:
+            self.recorder.record(CHANGED, run)
         return run
 
     # The whole run.

@@ -21,7 +21,7 @@ from time import sleep, time_ns
 from typing import Any
 from uuid import UUID
 
-from penstock.clock import Timer, clock
+from penstock.clock import clock
 from penstock.core.dependencies import Readiness
 from penstock.core.identity import Ordinals
 from penstock.core.inputs import find
@@ -32,6 +32,13 @@ from penstock.history.text import LONGEST_NAME, clean_text
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import cancelled_state
 from penstock.runtime.calls import TaskCall
+from penstock.runtime.cancellation import (
+    cancel,
+    cancel_unstarted,
+    give_up,
+    is_stopped,
+    stop_all,
+)
 from penstock.runtime.loops import FlowLoop
 from penstock.runtime.runners import Runners
 from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
@@ -39,9 +46,8 @@ from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_
 from penstock.runtime.waiting import wait_for_run
 from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner
-from penstock.task_runners.slots import current_slot
 
-COMPLETED = StateType.COMPLETED
+COMPLETED, CANCELLED = StateType.COMPLETED, StateType.CANCELLED
 logger = logging.getLogger("penstock.flow_runs")
 _registry: dict[bytes, LiveFlowRun] = {}
 _settling = threading.local()
@@ -82,14 +88,14 @@ class LiveFlowRun:
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
         self._open: dict[TaskRun, TaskCall] = {}
-        self._ending: dict[TaskRun, TaskCall] = {}
+        self._ending: dict[object, None] = {}
         self._unseen: dict[TaskRun, None] = {}
         self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
         self._task_names: dict[int, str] = {}
         self._failures: list[tuple[str, str, str]] = []
         self.runners = Runners(runner, self.loop, self.side_loop)
         self._idle_rings: list[Callable[[], object]] = []
-        self._is_ending = False
+        self.is_ending = False
         _registry[flow_run.key] = self
 
     # What the progress display reads.
@@ -253,6 +259,10 @@ class LiveFlowRun:
         except Exception as exc:
             for call in calls:
                 call.finished(exception_to_crashed_state(exc))
+        for call in calls:
+            if call.is_cancelled and call.runner.take_back(call):
+                # The cancellation came before the call was in a queue to be taken out of.
+                self.finish(call, cancelled_state(call.task_run))
 
     # Task runs go on and end.
 
@@ -282,13 +292,16 @@ class LiveFlowRun:
     def _retry_here(self, call: TaskCall, command: Retry) -> bool:
         """Arrange for a retry; tell whether it is to be made here and now."""
         await_retry(call.task_run, command, self.recorder)
-        if call.is_cancelled or self._is_ending:
+        if call.is_cancelled or self.is_ending:
             self.finish(call, cancelled_state(call.task_run))
             return False
         if call.runner.runs_in_caller and not call.is_async:
             sleep(command.seconds)
             return True
         call.timer = clock.call_later(command.seconds, lambda: self._retry_now(call))
+        if call.is_cancelled and is_stopped(call.timer):
+            # The cancellation came before there was a timer to stop.
+            self.finish(call, cancelled_state(call.task_run))
         return False
 
     def _retry_now(self, call: TaskCall) -> None:
@@ -321,24 +334,25 @@ class LiveFlowRun:
 
     def _finish(self, call: TaskCall, state: State) -> None:
         run = call.task_run
+        mark = object()
+        self._ending[mark] = None
         # Taking the run out of the open ones is one atomic step: only one thread ends it.
-        self._ending[run] = call
-        if self._open.pop(run, None) is None:
-            return
+        if self._open.pop(run, None) is not None:
+            if call.is_cancelled and state.type is not CANCELLED:
+                # Whoever cancelled it before this moment was told that it would be.
+                state = cancelled_state(run)
+            self._settle(call, run, state)
+        del self._ending[mark]
+        if self._idle_rings and self._is_idle():
+            self._ring_idle()
+
+    def _settle(self, call: TaskCall, run: TaskRun, state: State) -> None:
         settle(run, state, self.recorder)
         self.note_end(run, state)
         run.outcome = state
-        callbacks = run.callbacks
-        while callbacks:
-            try:
-                callback = callbacks.pop(0)
-            except IndexError:
-                break
-            _contained(callback, run)
-        del self._ending[run]
+        if run.callbacks:
+            _call_back(run, run.callbacks)
         call.let_go()
-        if self._idle_rings and self._is_idle():
-            self._ring_idle()
 
     def note_end(self, run: TaskRun, state: State) -> None:
         """Keep what the flow run's own end will be decided on."""
@@ -373,44 +387,20 @@ class LiveFlowRun:
         callbacks.append(function)
         if run.outcome is None:
             return
-        # It ended meanwhile. Whoever gets the function out of the deque calls it.
+        # It ended meanwhile. Whoever gets the function out of the list calls it.
         try:
             callbacks.remove(function)
         except ValueError:
             return
         _contained(function, run)
 
-    # What waiting code asks.
+    def call_of(self, run: TaskRun) -> TaskCall | None:
+        """Give the call of a task run that is open, else None."""
+        return self._open.get(run)
 
-    def run_inline(self, run: TaskRun) -> None:
-        """Run a placed call that no worker has taken yet in this thread, if there is one."""
-        call = self._open.get(run)
-        if call is not None and not call.is_async and call.runner.take_back(call):
-            call.slot = current_slot.get()
-            call.run()
-
-    def unfinished_upstreams(self, run: TaskRun) -> list[TaskRun]:
-        """Give the upstreams that a task run still waits for."""
-        call = self._open.get(run)
-        if call is None:
-            return []
-        runs = [run_of(dependency) for dependency in list(call.upstreams)]
-        return [run for run in runs if run is not None and run.outcome is None]
-
-    def needs_this_loop(self, run: TaskRun) -> bool:
-        """Tell whether a task run can only end while the calling thread's loop goes on."""
-        seen, pending = {run}, [run]
-        while pending:
-            call = pending[-1].live._open.get(pending.pop())
-            if call is None:
-                continue
-            if (call.is_async or call.runner.suspends) and call.loop.runs_here():
-                return True
-            for upstream in call.live.unfinished_upstreams(call.task_run):
-                if upstream not in seen:
-                    seen.add(upstream)
-                    pending.append(upstream)
-        return False
+    def open_calls(self) -> list[tuple[TaskRun, TaskCall]]:
+        """Give the task runs that are open, with their calls."""
+        return list(self._open.items())
 
     def now(self) -> int:
         """Give the time in nanoseconds since 1970."""
@@ -420,40 +410,21 @@ class LiveFlowRun:
 
     def cancel(self, run: TaskRun) -> bool:
         """Cancel a task run; tell whether it is or will be cancelled."""
-        call = self._open.get(run)
-        if call is None or run.is_over:
-            return False
-        timer = call.timer
-        if not self._is_placed(call) or call.runner.take_back(call) or _stopped(timer):
-            call.is_cancelled = True
-            self.finish(call, cancelled_state(run))
-        else:
-            call.stop()
-        return True
-
-    def _is_placed(self, call: TaskCall) -> bool:
-        return not call.upstreams
+        return cancel(self, run)
 
     def cancel_unstarted(self) -> None:
         """Cancel what has not started; what runs goes on."""
-        self._is_ending = True
-        for run, call in list(self._open.items()):
-            if run.started_at is None or call.timer is not None:
-                timer = call.timer
-                if call.upstreams or call.runner.take_back(call) or _stopped(timer):
-                    self.finish(call, cancelled_state(run))
+        self.is_ending = True
+        cancel_unstarted(self)
 
     def stop_all(self) -> None:
         """Cancel what has not started, and stop what runs."""
-        self.cancel_unstarted()
-        for run in list(self._open):
-            self.cancel(run)
+        self.is_ending = True
+        stop_all(self)
 
     def give_up(self) -> None:
         """End what is still open as CANCELLED, whether its code has stopped or not."""
-        for run, call in list(self._open.items()):
-            message = "The flow run ended before the task run could be stopped."
-            self.finish(call, cancelled_state(run, message))
+        give_up(self)
 
     def when_idle(self, ring: Callable[[], object]) -> None:
         """Call a function once no task run is open; at once if none is."""
@@ -488,7 +459,7 @@ class LiveFlowRun:
         self.ordinals = Ordinals()
         self._unseen.clear()
         self.total = 0
-        self._is_ending = False
+        self.is_ending = False
 
     def close(self) -> None:
         """Stop the runners and the loops."""
@@ -505,11 +476,16 @@ def _end_in_caller(call: TaskCall) -> None:
         wait_for_run(call.task_run, None)
 
 
-def _stopped(timer: Timer | None) -> bool:
-    if timer is None or timer.function is None:
-        return False
-    timer.cancel()
-    return True
+def _call_back(run: TaskRun, callbacks: list[Callable[[TaskRun], object]]) -> None:
+    """Call the functions that wait for the end of a run, first come first served."""
+    # Taken from the end, which costs the same however many there are.
+    callbacks.reverse()
+    while callbacks:
+        try:
+            callback = callbacks.pop()
+        except IndexError:
+            break
+        _contained(callback, run)
 
 
 def _contained(function: Callable[[TaskRun], object], run: TaskRun) -> None:

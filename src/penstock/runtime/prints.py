@@ -6,13 +6,19 @@ import builtins
 import io
 import logging
 import sys
+import threading
 from typing import Any
 
 from penstock.runtime.context import current_run
-from penstock.runtime.logs import RunLogger
+from penstock.runtime.logs import record_line, records
 
-_logger = logging.getLogger("penstock.prints")
+PRINTS = "penstock.prints"
+"""The logger name of recorded prints. They do not go through `logging`, where they would appear
+a second time."""
+
+_builtin_print = builtins.print
 _print = builtins.print
+_printing = threading.local()
 
 
 def record_prints() -> None:
@@ -26,8 +32,24 @@ def record_prints() -> None:
 def _recording_print(*values: Any, **options: Any) -> None:
     run = current_run.get()
     target = options.get("file")
-    if run is not None and run.log_prints and target in (None, sys.stdout):
-        line = io.StringIO()
-        _print(*values, **{**options, "file": line, "end": "", "flush": False})
-        RunLogger(_logger, run).info("%s", line.getvalue())
-    _print(*values, **options)
+    if getattr(_printing, "inside", False):
+        # Somebody put a print of their own around this one, and this one around theirs.
+        return _builtin_print(*values, **options)
+    if run is None or not run.log_prints or not (target is None or target is sys.stdout):
+        return _contained_print(values, options)
+    # Made into text once: the same text is printed and recorded.
+    line = io.StringIO()
+    _builtin_print(*values, **{**options, "file": line, "end": "", "flush": False})
+    text = line.getvalue()
+    if records(logging.INFO):
+        record_line(run, logging.INFO, PRINTS, text)
+    options.pop("sep", None)
+    return _contained_print((text,), options)
+
+
+def _contained_print(values: tuple[Any, ...], options: dict[str, Any]) -> None:
+    _printing.inside = True
+    try:
+        _print(*values, **options)
+    finally:
+        _printing.inside = False

@@ -11,7 +11,8 @@ from penstock.history.stores import open_store
 from penstock.settings import Settings
 from penstock.version import __version__
 
-_recorders: dict[str | None, Recorder] = {}
+Place = tuple[str, bool] | None
+_recorders: dict[Place, Recorder] = {}
 _lock = threading.Lock()
 
 
@@ -21,15 +22,23 @@ def recorder_for(settings: Settings) -> Recorder:
     Raises:
         HistoryError: the history cannot be opened; nothing has run yet.
     """
-    url = settings.database_url if settings.record else None
-    recorder = _recorders.get(url)
-    if recorder is None:
+    place = (settings.database_url, settings.power_safe) if settings.record else None
+    recorder = _recorders.get(place)
+    if recorder is None or not recorder.is_usable:
         with _lock:
-            recorder = _recorders.get(url)
-            if recorder is None:
-                store = None if url is None else open_store(url, settings.power_safe)
-                recorder = _recorders[url] = Recorder(store, __version__)
+            recorder = _recorders.get(place)
+            if recorder is None or not recorder.is_usable:
+                recorder = _replace(recorder, place)
     return recorder
+
+
+def _replace(broken: Recorder | None, place: Place) -> Recorder:
+    """Open the history; one that gave up is tried again with the next run."""
+    if broken is not None:
+        broken.close()
+    store = None if place is None else open_store(*place)
+    _recorders[place] = Recorder(store, __version__)
+    return _recorders[place]
 
 
 def close() -> None:
@@ -42,8 +51,11 @@ def close() -> None:
 
 
 def _after_fork() -> None:
-    # A forked child must never touch the parent's connection: it starts without any.
+    # A forked child must never touch the parent's connection: it starts without any. Runs that
+    # it was forked in the middle of are the parent's to record.
     global _lock
+    for recorder in _recorders.values():
+        recorder.disown()
     _recorders.clear()
     _lock = threading.Lock()
 

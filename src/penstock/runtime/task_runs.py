@@ -99,6 +99,8 @@ def new_life(task: Any) -> Life | None:
 
 def begin_attempt(run: TaskRun | FlowRun, recorder: Recorder) -> None:
     """Enter RUNNING: the next thing to happen is a call of the function."""
+    if run.is_over:
+        return  # cancelled while a worker was taking it
     now = time_ns()
     run.attempt += 1
     if run.started_at is None:
@@ -111,8 +113,7 @@ def begin_attempt(run: TaskRun | FlowRun, recorder: Recorder) -> None:
 
 def await_retry(run: TaskRun | FlowRun, command: Retry, recorder: Recorder) -> None:
     """Enter AwaitingRetry, remembering why the attempt failed."""
-    run.enter(StateType.SCHEDULED, time_ns(), AWAITING_RETRY)
-    run.message = command.state.message
+    run.enter(StateType.SCHEDULED, time_ns(), AWAITING_RETRY, command.state.message)
     recorder.record(CHANGED, run)
 
 

@@ -14,9 +14,11 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from penstock.errors import BlockingWaitError, DeadlockError
-from penstock.runs import TaskRun
+from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.context import current_run
+from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
+from penstock.runtime.upstreams import run_of
 from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ def wait_for_run(run: TaskRun, timeout: float | None) -> bool:
     _refuse_to_block_the_loop(run)
     if current_slot.get() is not None and timeout is None:
         # A worker that would only wait can as well do the work itself.
-        live.run_inline(run)
+        _run_inline(run)
     if run.outcome is not None:
         return True
     bell: SimpleQueue[TaskRun] = SimpleQueue()
@@ -51,8 +53,26 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
     except Empty:
         for run in runs:
             _refuse_to_block_the_loop(run)
-    with said_to_wait(runs), slot_left():
+    # A wait that ends by itself makes no deadlock.
+    with said_to_wait(runs if timeout is None else ()), slot_left():
         return _sliced(bell, timeout)
+
+
+def _run_inline(run: TaskRun) -> None:
+    """Run a placed call that no worker has taken yet in this thread, if there is one."""
+    call, slot = run.live.call_of(run), current_slot.get()
+    if call is None or call.is_async or slot is None:
+        return
+    lent = slot.lend()
+    if lent is None:
+        return
+    try:
+        if call.runner.take_back(call):
+            call.slot = lent
+            with shielded():
+                call.run()
+    finally:
+        slot.take_home(lent)
 
 
 def _sliced(bell: SimpleQueue[T], timeout: float | None) -> T | None:
@@ -84,7 +104,7 @@ class AwaitedSignal:
 
     async def wait(self, runs: Sequence[TaskRun], timeout: float | None) -> bool:
         """Wait until it rings, and get ready to ring again; False when the time was over."""
-        with said_to_wait(runs):
+        with said_to_wait(runs if timeout is None else ()):
             async with slot_left_async():
                 await self._asyncio.wait([self._waiter], timeout=timeout)
         if not self._waiter.done():
@@ -135,6 +155,8 @@ def said_to_wait(runs: Sequence[TaskRun]) -> Iterator[None]:
         DeadlockError: they wait, in the end, for the current one.
     """
     waiter = current_run.get()
+    if isinstance(waiter, FlowRun):
+        waiter = waiter.parent
     if not isinstance(waiter, TaskRun) or not runs:
         yield
         return
@@ -164,7 +186,7 @@ def _refuse_circle(waiter: TaskRun, target: TaskRun) -> None:
 def _inevitable(run: TaskRun) -> list[TaskRun]:
     if run.outcome is not None:
         return []
-    upstream: list[TaskRun] = [] if run.live is None else run.live.unfinished_upstreams(run)
+    upstream = unfinished_upstreams(run)
     # Several waits at once (gather), or one for several runs, may be given up halfway.
     waits = run.waits
     blocked = list(waits[0]) if len(waits) == 1 and len(waits[0]) == 1 else []
@@ -187,8 +209,34 @@ def _circle(waiter: TaskRun, run: TaskRun, came_from: dict[TaskRun, TaskRun | No
 def _refuse_to_block_the_loop(run: TaskRun) -> None:
     if "asyncio" not in sys.modules or run.live is None or run.outcome is not None:
         return
-    if running_loop() is not None and run.live.needs_this_loop(run):
+    if running_loop() is not None and _needs_this_loop(run):
         raise BlockingWaitError(
             f"Waiting here for task run {run.name!r} would block the event loop that has to "
             "run it. Use 'await future' instead of 'future.result()' or 'future.wait()'."
         )
+
+
+def unfinished_upstreams(run: TaskRun) -> list[TaskRun]:
+    """Give the upstreams that a task run still waits for."""
+    call = None if run.live is None else run.live.call_of(run)
+    if call is None:
+        return []
+    runs = [run_of(dependency) for dependency in list(call.upstreams)]
+    return [run for run in runs if run is not None and run.outcome is None]
+
+
+def _needs_this_loop(run: TaskRun) -> bool:
+    """Tell whether a task run can only end while the calling thread's loop goes on."""
+    seen, pending = {run}, [run]
+    while pending:
+        one = pending.pop()
+        call = one.live.call_of(one)
+        if call is None:
+            continue
+        if (call.is_async or call.runner.suspends) and call.loop.runs_here():
+            return True
+        for upstream in unfinished_upstreams(one):
+            if upstream not in seen:
+                seen.add(upstream)
+                pending.append(upstream)
+    return False

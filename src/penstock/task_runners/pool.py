@@ -3,8 +3,7 @@
     place(calls) ──► queue ──► worker threads ──► call.run()     at most `limit` running,
                  └─► queue ──► flow's loop    ──► call.arun()    of both kinds together
 
-One lock guards the queues and the number of running calls. A worker takes its next call under
-the same hold of the lock that ends the last one.
+Calls are taken without a lock; one lock guards the slots, and who is awake or at rest.
 
 Threads that compete for the interpreter make everything slower, so no more are awake than help:
 two while calls are short, a few more at once where calls have been long, and further ones only
@@ -14,15 +13,21 @@ while calls wait and those awake are blocked rather than computing (see `Growth`
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic, process_time
+from typing import TYPE_CHECKING
 
 from penstock.clock import clock
 from penstock.task_runners.base import Call
 from penstock.task_runners.queues import CallQueue
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 AWAKE_FOR_SHORT_CALLS = 2
 AWAKE_FOR_LONG_CALLS = 8
@@ -32,6 +37,9 @@ _ALL_SHORT = 0xFFFF
 _CHECK_SECONDS = 0.002
 _STALL_SECONDS = 0.1
 _JOIN_SECONDS = 1.0
+# Calls run inside each other in one thread only so deep: Python's stack is limited.
+_DEEPEST_LOAN = 8
+logger = logging.getLogger("penstock.task_runner.pool")
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -52,7 +60,8 @@ class Worker(threading.Thread):
             if call is not None:
                 self._execute(call)
                 call = None
-            elif pool.rest(self):
+            else:
+                pool.rest(self)
                 self.awake.acquire()
                 if pool.is_closing:
                     return
@@ -61,9 +70,13 @@ class Worker(threading.Thread):
         pool = self._pool
         slot = call.slot = PoolSlot(pool)
         began = monotonic()
-        call.run()
+        try:
+            call.run()
+        except BaseException:
+            # A call contains what the user's code raises: this is an error of our own.
+            logger.exception("A call of the pool failed.")
         pool.note_duration(monotonic() - began)
-        if slot.abandoned:
+        if slot.end():
             pool.rejoin()
 
 
@@ -128,8 +141,8 @@ class WorkerPool:
                 return None
             return self._sync_calls.pop()
 
-    def rest(self, worker: Worker) -> bool:
-        """Release the slot of a worker that found no call; False: it should look again."""
+    def rest(self, worker: Worker) -> None:
+        """Release the slot of a worker that found no call."""
         with self.lock:
             self._release()
             self._awake -= 1
@@ -140,7 +153,6 @@ class WorkerPool:
                 self._idle.append(worker)
         if self._sync_calls or self._async_calls:
             self.dispatch()
-        return True
 
     def dispatch(self) -> None:
         """Give free slots to calls and wake workers for them."""
@@ -153,11 +165,9 @@ class WorkerPool:
         call.loop.spawn(self._run_on_loop, call, context=call.context, keeps_itself=True)
 
     def leave(self) -> None:
-        """Give one slot to others while its call waits."""
-        with self.lock:
-            self.left += 1
-            self._release()
-        self.dispatch()
+        """Give one slot to others. The lock is held; call `dispatch` without it afterwards."""
+        self.left += 1
+        self._release()
 
     def try_come_back(self, wake: Callable[[], object]) -> bool:
         """Take a slot, or have `wake` called (with the slot taken) once there is one."""
@@ -169,8 +179,18 @@ class WorkerPool:
             self._returning.append(wake)
             return False
 
+    def come_back_at_once(self, wake: Callable[[], object]) -> None:
+        """Take a slot beyond the limit instead of waiting for `wake`: the call is about to end."""
+        with self.lock:
+            try:
+                self._returning.remove(wake)
+            except ValueError:
+                # It has been given a slot meanwhile.
+                return
+            self.running += 1
+
     def rejoin(self) -> None:
-        """Take a worker back whose slot was given to others for good: its call ended late."""
+        """Take a call back whose slot was given to others for good: it ended late."""
         with self.lock:
             self.left -= 1
             self.running += 1
@@ -206,9 +226,7 @@ class WorkerPool:
             if call is not None:
                 self.running += 1
                 started.append(call)
-            elif self._sync_calls and self._awake < eager:
-                self._wake_one()
-            else:
+            elif not (self._sync_calls and self._awake < eager and self._wake_one()):
                 break
         if self._sync_calls and self.running < self.limit and self._growth is None:
             self._growth = Growth(self)
@@ -231,16 +249,23 @@ class WorkerPool:
         most = AWAKE_FOR_SHORT_CALLS if mostly_short else AWAKE_FOR_LONG_CALLS
         return min(most, self.limit) + self.left
 
-    def _wake_one(self) -> None:
-        """Give a slot to one more worker. The lock is held."""
-        self.running += 1
-        self._awake += 1
+    def _wake_one(self) -> bool:
+        """Give a slot to one more worker, False when there can be none. The lock is held."""
         if self._idle:
             self._idle.pop().awake.release()
-            return
-        worker = Worker(self, len(self._workers))
-        self._workers.append(worker)
-        worker.start()
+        else:
+            worker = Worker(self, len(self._workers))
+            try:
+                worker.start()
+            except RuntimeError:
+                # The system allows no more threads: those there are will have to do.
+                if not self._workers:
+                    raise
+                return False
+            self._workers.append(worker)
+        self.running += 1
+        self._awake += 1
+        return True
 
     def note_duration(self, seconds: float) -> None:
         """Remember whether a call was short. Threads may lose an entry to each other."""
@@ -252,7 +277,8 @@ class WorkerPool:
             waiting = min(self.limit - self.running, len(self._sync_calls))
             if not self.is_closing and waiting > 0:
                 for _ in range(min(number, waiting)):
-                    self._wake_one()
+                    if not self._wake_one():
+                        break
                 return True
             self._growth = None
         if self._sync_calls and not self.is_closing:
@@ -265,10 +291,12 @@ class WorkerPool:
         return self._awake
 
     async def _run_on_loop(self, call: Call) -> None:
-        call.slot = PoolSlot(self)
+        slot = call.slot = PoolSlot(self)
         try:
             await call.arun()
         finally:
+            if slot.end():
+                self.rejoin()
             follower = self._take_over()
             if follower is not None:
                 self._spawn(follower)
@@ -315,41 +343,98 @@ class Growth:
 
 
 class PoolSlot:
-    """A running call's slot in a pool; several waits inside one call count as one."""
+    """A running call's slot in a pool; several waits inside one call count as one.
 
-    __slots__ = ("_pool", "_waits", "abandoned")
+    Args:
+        depth: how many calls further out run in the same thread.
+    """
 
-    def __init__(self, pool: WorkerPool) -> None:
-        self.abandoned = False
+    __slots__ = ("_depth", "_held", "_pool", "_waits")
+
+    def __init__(self, pool: WorkerPool, depth: int = 0) -> None:
         self._pool = pool
+        self._depth = depth
         self._waits = 0
+        # Emptied by whoever is first: the end of the call, or who gives the slot away for good.
+        self._held = [None]
+
+    def end(self) -> bool:
+        """Note that the call has ended; tell whether its slot had been given away before."""
+        try:
+            self._held.pop()
+        except IndexError:
+            return True
+        return False
 
     def leave(self) -> None:
-        self._waits += 1
-        if self._waits == 1:
+        with self._pool.lock:
+            self._waits += 1
+            if self._waits > 1 or not self._held:
+                return
             self._pool.leave()
+        self._pool.dispatch()
 
     def abandon(self) -> None:
-        if not self.abandoned and not self._waits:
-            self.abandoned = True
+        with self._pool.lock:
+            if self._waits or self.end():
+                return
             self._pool.leave()
+        self._pool.dispatch()
 
     def come_back(self) -> None:
-        self._waits -= 1
-        if self._waits:
+        if self._must_come_back():
+            self._take_again()
+
+    async def acome_back(self) -> None:
+        if not self._must_come_back():
             return
+        import asyncio
+
+        alarm = LoopWake(asyncio.get_running_loop())
+        if not self._pool.try_come_back(alarm.wake):
+            try:
+                await alarm.woken
+            except asyncio.CancelledError:
+                self._pool.come_back_at_once(alarm.wake)
+                raise
+
+    def lend(self) -> PoolSlot | None:
+        with self._pool.lock:
+            if not self._held or self._waits or self._depth == _DEEPEST_LOAN:
+                return None
+            # As in a wait, it can't be given away meanwhile.
+            self._waits = 1
+        return PoolSlot(self._pool, self._depth + 1)
+
+    def take_home(self, lent: PoolSlot) -> None:
+        self._waits = 0
+        if lent.end():
+            self._take_again()
+
+    def _must_come_back(self) -> bool:
+        with self._pool.lock:
+            self._waits -= 1
+            return self._waits == 0 and bool(self._held)
+
+    def _take_again(self) -> None:
         woken = threading.Lock()
         woken.acquire()
         if not self._pool.try_come_back(woken.release):
             woken.acquire()
 
-    async def acome_back(self) -> None:
-        self._waits -= 1
-        if self._waits:
-            return
-        import asyncio
 
-        loop = asyncio.get_running_loop()
-        woken = loop.create_future()
-        if not self._pool.try_come_back(lambda: loop.call_soon_threadsafe(woken.set_result, None)):
-            await woken
+class LoopWake:
+    """Wakes a call that waits on an event loop, from any thread."""
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.woken = loop.create_future()
+        self._loop = loop
+
+    def wake(self) -> None:
+        """Let it go on. A loop that is closed has no call that waits."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._resolve)
+
+    def _resolve(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)

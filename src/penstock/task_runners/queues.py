@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 
@@ -21,8 +22,9 @@ class CallQueue:
     """
 
     def __init__(self, numbers: Iterator[int]) -> None:
+        # Largest priority first. Never changed but replaced, since others may be reading it.
         self._lanes: dict[int, deque[Call]] = {0: deque()}
-        self._order: list[int] = [0]
+        self._lock = threading.Lock()
         self._numbers = numbers
 
     def __len__(self) -> int:
@@ -36,16 +38,21 @@ class CallQueue:
         """Add a call behind those of the same priority."""
         lane = self._lanes.get(call.priority)
         if lane is None:
-            lane = self._lanes.setdefault(call.priority, deque())
-            self._order = sorted(self._lanes, reverse=True)
+            lane = self._open_lane(call.priority)
         call.number = next(self._numbers)
         call.ticket = [None]
         lane.append(call)
 
+    def _open_lane(self, priority: int) -> deque[Call]:
+        with self._lock:
+            if priority not in self._lanes:
+                lanes = {**self._lanes, priority: deque[Call]()}
+                self._lanes = {key: lanes[key] for key in sorted(lanes, reverse=True)}
+            return self._lanes[priority]
+
     def pop(self) -> Call | None:
         """Take the next call, None when there is none. Thread-safe."""
-        for priority in self._order:
-            lane = self._lanes[priority]
+        for lane in self._lanes.values():
             while lane:
                 try:
                     call = lane.popleft()
@@ -58,8 +65,7 @@ class CallQueue:
 
     def head(self) -> tuple[int, int] | None:
         """Give what the next call is ordered by, None when there is none."""
-        for priority in self._order:
-            lane = self._lanes[priority]
+        for priority, lane in self._lanes.items():
             while lane:
                 try:
                     call = lane[0]

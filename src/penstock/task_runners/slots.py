@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Slot(Protocol):
@@ -26,6 +26,15 @@ class Slot(Protocol):
 
     def abandon(self) -> None:
         """Give the slot to others for good: the call has ended, though its thread has not."""
+
+    def lend(self) -> Any:
+        """Give a slot for another call that runs in this thread while this one waits for it.
+
+        None when there is none to lend; else it is to be taken home afterwards.
+        """
+
+    def take_home(self, lent: Any) -> None:
+        """Go on with the own slot: the call it was lent to has ended."""
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("penstock_slot", default=None)

@@ -1,0 +1,182 @@
+"""The history checker: what must hold of every history, whatever happened to who wrote it.
+
+It reads the tables themselves, in one snapshot, so that it also holds for a history that is being
+written and for one that a killed process left behind.
+
+    closed     what a task run depends on is there; a completed one's upstreams ended before it
+    settled    nothing goes on in a flow run that has ended, but what is not ready
+    counted    the counts are those of a recount
+    timed      times ascend; the states lead from PENDING to the present one
+    attributed every task run, log line and count belongs to something that is there
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.history.base import OUTSIDE_FLOWS
+from penstock.history.locations import sqlite_uri
+
+FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class History:
+    """All rows of a history, runs by their ids."""
+
+    flow_runs: dict[bytes, Row]
+    task_runs: dict[bytes, Row]
+    tasks: set[tuple[bytes, int]]
+    counts: dict[tuple[bytes, int, str], int]
+    logs: list[Row]
+
+    @classmethod
+    def read(cls, path: Path | str) -> History:
+        """Read a history in one snapshot."""
+        uri = sqlite_uri(str(path), "mode=ro")
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")
+
+            def rows(table: str) -> list[Row]:
+                return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+
+            return cls(
+                {row["id"]: row for row in rows("flow_runs")},
+                {row["id"]: row for row in rows("task_runs")},
+                {(row["flow_run_id"], row["number"]) for row in rows("tasks")},
+                {
+                    (row["flow_run_id"], row["task"], row["state"]): row["number"]
+                    for row in rows("counts")
+                    if row["number"]
+                },
+                rows("logs"),
+            )
+
+
+def problems_of(path: Path | str, *, allow_failure: bool = False) -> list[str]:
+    """Give all that is wrong with a history; empty when nothing is.
+
+    Args:
+        allow_failure: the flows let failures through, so that what completed may depend on them.
+    """
+    history = History.read(path)
+    return [
+        *_unclosed(history, allow_failure),
+        *_unsettled(history),
+        *_miscounted(history),
+        *_mistimed(history),
+        *_unattributed(history),
+        *_damaged(path),
+    ]
+
+
+def upstreams_of(row: Row) -> list[bytes]:
+    """Give the ids of the task runs that a task run depends on."""
+    ids = row["upstream"] or b""
+    return [ids[start : start + 16] for start in range(0, len(ids), 16)]
+
+
+def told(row: Row) -> str:
+    """Name a run in a complaint."""
+    return f"{row['id'].hex()[-8:]} ({row['state']} {row['state_name'] or ''})"
+
+
+def _unclosed(history: History, allow_failure: bool) -> Iterator[str]:
+    for row in history.task_runs.values():
+        for key in upstreams_of(row):
+            upstream = history.task_runs.get(key)
+            if upstream is None:
+                yield f"closed: {told(row)} depends on {key.hex()}, which is not there"
+            elif row["state"] == "COMPLETED":
+                yield from _before(upstream, row, allow_failure)
+
+
+def _before(upstream: Row, row: Row, allow_failure: bool) -> Iterator[str]:
+    over = upstream["state"] in FINAL or upstream["state_name"] == "NotReady"
+    if upstream["state"] != "COMPLETED" and not (allow_failure and over):
+        yield f"closed: {told(row)} depends on {told(upstream)}"
+    elif upstream["flow_run_id"] == row["flow_run_id"] and upstream["seq"] >= row["seq"]:
+        yield f"closed: {told(row)} was recorded before {told(upstream)}"
+
+
+def _unsettled(history: History) -> Iterator[str]:
+    for row in history.task_runs.values():
+        flow_run = history.flow_runs.get(row["flow_run_id"])
+        if flow_run is None or flow_run["state"] not in FINAL:
+            continue
+        if row["state"] not in FINAL and row["state_name"] != "NotReady":
+            yield f"settled: {told(row)} goes on in a flow run that is {flow_run['state']}"
+
+
+def _miscounted(history: History) -> Iterator[str]:
+    recount = Counter(
+        (row["flow_run_id"], row["task"], row["state"])
+        for row in history.task_runs.values()
+        if row["flow_run_id"] is not None
+    )
+    for key in recount.keys() | history.counts.keys():
+        if recount[key] != history.counts.get(key, 0):
+            yield f"counted: {key[1:]} are {recount[key]}, not {history.counts.get(key, 0)}"
+
+
+def _mistimed(history: History) -> Iterator[str]:
+    for row in [*history.flow_runs.values(), *history.task_runs.values()]:
+        times = [row[name] for name in ("created_at", "started_at", "ended_at") if row[name]]
+        if times != sorted(times):
+            yield f"timed: {told(row)} has the times {times}"
+        if (row["state"] in FINAL) != (row["ended_at"] is not None):
+            yield f"timed: {told(row)} ended at {row['ended_at']}"
+        if row["state"] in ("COMPLETED", "RUNNING") and not (row["attempt"] and row["started_at"]):
+            yield f"timed: {told(row)} never started"
+        yield from _misled(row)
+
+
+def _misled(row: Row) -> Iterator[str]:
+    """Check the states of a run that had unusual ones: complete and in order."""
+    if row["states"] is None:
+        if (row["attempt"] or 0) > 1:
+            yield f"timed: {told(row)} had {row['attempt']} attempts, but no states"
+        return
+    states = json.loads(row["states"])
+    times = [at for _, _, at, _ in states]
+    if times != sorted(times) or states[0][:3] != ["PENDING", None, row["created_at"]]:
+        yield f"timed: {told(row)} had the states {states}"
+    if states[-1][:2] != [row["state"], row["state_name"]]:
+        yield f"timed: {told(row)} had {states[-1]} as its last state"
+    attempts = sum(kind == "RUNNING" for kind, *_ in states)
+    if row["state"] in FINAL and attempts != row["attempt"]:
+        yield f"timed: {told(row)} had {row['attempt']} attempts, of which {attempts} are told"
+
+
+def _unattributed(history: History) -> Iterator[str]:
+    for row in history.task_runs.values():
+        flow_run_id = row["flow_run_id"]
+        if (flow_run_id or OUTSIDE_FLOWS, row["task"]) not in history.tasks:
+            yield f"attributed: {told(row)} is of the unknown task {row['task']}"
+        if flow_run_id is not None and flow_run_id not in history.flow_runs:
+            yield f"attributed: {told(row)} is of an unknown flow run"
+    for row in history.flow_runs.values():
+        parent = row["parent_task_run_id"]
+        if parent is not None and parent not in history.task_runs:
+            yield f"attributed: subflow run {told(row)} has no task run in its parent"
+    for line in history.logs:
+        runs = (history.task_runs, line["task_run_id"]), (history.flow_runs, line["flow_run_id"])
+        for known, key in runs:
+            if key is not None and key not in known:
+                yield f"attributed: {line['message']!r} is a line of an unknown run"
+
+
+def _damaged(path: Path | str) -> Iterator[str]:
+    with closing(sqlite3.connect(sqlite_uri(str(path), "mode=ro"), uri=True)) as connection:
+        (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if verdict != "ok":
+            yield f"sound: {verdict}"

@@ -5,7 +5,7 @@
     ├── ReservedArgumentError (TypeError)        a function claims `return_state` or `wait_for`
     ├── InvalidOptionError (ValueError)          an option of a decorator or runner that cannot be
     ├── ParameterBindError (TypeError)           arguments do not fit the function's signature
-    ├── ParameterTypeError (TypeError)           arguments do not fit the annotations
+    ├── ParameterTypeError (TypeError)           arguments of a type that does not fit
     ├── MappingMissingIterable (TypeError)       `map` got nothing to map over
     ├── MappingLengthMismatch (ValueError)       `map` got iterables of unequal lengths
     ├── MissingContextError (RuntimeError)       asked for the current run where there is none
@@ -60,7 +60,7 @@ class ParameterBindError(PenstockError, TypeError):
 
 
 class ParameterTypeError(PenstockError, TypeError):
-    """The arguments of a flow do not fit its annotations."""
+    """The arguments of a flow do not fit its annotations, or those of a function their use."""
 
 
 class MappingMissingIterable(PenstockError, TypeError):

@@ -11,14 +11,16 @@ from penstock.core.retries import RetryPolicy
 from penstock.core.signatures import callable_name
 from penstock.options import (
     Hook,
+    checked_flag,
     checked_hooks,
     checked_name,
     checked_runner,
     checked_template,
+    checked_text,
     checked_timeout,
     refuse_unsupported,
 )
-from penstock.runtime.flow_runs import as_task, call_flow
+from penstock.runtime.flow_calls import as_task, call_flow
 from penstock.runtime.futures import FutureList, TaskFuture
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner
@@ -79,16 +81,15 @@ class Flow(Decorated, Generic[P, R]):
     ) -> None:
         refuse_unsupported("@flow", **later)
         self.name = checked_name(name, callable_name(self.fn), "flow")
-        self.description = description if description is not None else described(self.fn)
-        self._version = version
+        given = checked_text("description", description)
+        self.description = described(self.fn) if given is None else given
+        self._version = checked_text("version", version)
         self.task_runner = task_runner
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds)
         self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.validate_parameters = validate_parameters
-        self.log_prints = log_prints
-        self.flow_run_name = checked_template(
-            "flow_run_name", flow_run_name, self.parameter_names
-        )
+        self.validate_parameters = checked_flag("validate_parameters", validate_parameters)
+        self.log_prints = checked_flag("log_prints", log_prints)
+        self.flow_run_name = checked_template("flow_run_name", flow_run_name, self.parameter_names)
         self.flow_hooks = checked_hooks(
             {
                 StateType.RUNNING: on_running,
@@ -132,26 +133,18 @@ class Flow(Decorated, Generic[P, R]):
         kept = {**self.options, "task_runner": self.task_runner}
         return type(self)(self._source, **{**kept, **options})
 
-    @overload
-    def __call__(
-        self: Flow[P, Coroutine[Any, Any, T]],
-        /,
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: Any = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State]: ...
+    # A State, or a coroutine that gives one: which, cannot be told of an unannotated function.
     @overload
     def __call__(
         self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State: ...
+    ) -> Any: ...
     @overload
     def __call__(
         self, /, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
     ) -> R: ...
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def __call__(
+    def __call__(  # type: ignore[misc]
         self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
         """Run the flow: give its result or raise its failure; a coroutine for an async flow.

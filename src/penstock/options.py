@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.errors import InvalidNameError, InvalidOptionError
+from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
 from penstock.states import StateType
 from penstock.task_runners.base import BaseTaskRunner
 
@@ -58,6 +58,20 @@ def checked_whole(option: str, value: Any, least: int | None = None) -> int:
         raise InvalidOptionError(f"{option} is {value!r}; it must be a whole number.")
     if least is not None and value < least:
         raise InvalidOptionError(f"{option} is {value}; it must be at least {least}.")
+    return value
+
+
+def checked_text(option: str, value: Any) -> str | None:
+    """Check an option that is a text or None."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidOptionError(f"{option} is {value!r}; it must be a text.")
+    return value
+
+
+def checked_flag(option: str, value: Any) -> Any:
+    """Check an option that is True, False or, where that is the default, None."""
+    if value is not None and not isinstance(value, bool):
+        raise InvalidOptionError(f"{option} is {value!r}; it must be True or False.")
     return value
 
 
@@ -145,12 +159,12 @@ def refuse_unsupported(decorator: str, **options: Any) -> None:
     """Refuse options that do not exist, and those that this version does not honour yet.
 
     Raises:
-        TypeError: there is no such option.
+        ParameterBindError: there is no such option.
         InvalidOptionError: the option would be ignored silently.
     """
     for name, value in options.items():
         if name not in _NOT_YET:
-            raise TypeError(f"{decorator} has no option {name!r}.")
+            raise ParameterBindError(f"{decorator} has no option {name!r}.")
         if value is not None:
             raise InvalidOptionError(
                 f"{name} is {value!r}, but this version of Penstock does not support {name} yet. "

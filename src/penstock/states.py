@@ -23,6 +23,7 @@ from penstock.errors import (
     CancelledRun,
     CrashedRun,
     FailedRun,
+    InvalidOptionError,
     TerminationSignal,
     UnfinishedRun,
     UpstreamFailed,
@@ -60,6 +61,16 @@ def to_datetime(nanoseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
+def _checked_type(given: Any) -> StateType:
+    try:
+        return StateType(given)
+    except ValueError:
+        known = ", ".join(StateType)
+        raise InvalidOptionError(
+            f"The type of a state is {given!r}; it must be one of {known}."
+        ) from None
+
+
 class State(Dependency):
     """What is known of a run at one moment. Not changed after it was made.
 
@@ -87,6 +98,8 @@ class State(Dependency):
         data: Any = None,
         run_key: bytes | None = None,
     ) -> None:
+        if type.__class__ is not StateType:
+            type = _checked_type(type)
         self.type = type
         self.name = name or _DEFAULT_NAMES[type]
         self.message = message
@@ -265,6 +278,11 @@ def _crash_message(exc: BaseException) -> str:
     if isinstance(exc, SystemExit):
         return "Execution was aborted by Python system exit call."
     return f"Execution was interrupted by an unexpected exception: {describe_exception(exc)}"
+
+
+def is_interrupt(exc: BaseException) -> bool:
+    """Tell whether an exception is to end more than the code that it passes through."""
+    return isinstance(exc, KeyboardInterrupt | SystemExit) or _is_cancellation(exc)
 
 
 def _is_cancellation(exc: BaseException) -> bool:

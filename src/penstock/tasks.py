@@ -13,11 +13,13 @@ from penstock.core.signatures import callable_name
 from penstock.errors import OutsideFlowError
 from penstock.options import (
     Hook,
+    checked_flag,
     checked_function,
     checked_hooks,
     checked_name,
     checked_runner,
     checked_template,
+    checked_text,
     checked_timeout,
     checked_whole,
     refuse_unsupported,
@@ -79,19 +81,18 @@ class Task(Decorated, Generic[P, R]):
     ) -> None:
         refuse_unsupported("@task", resources=resources, **later)
         self.name = checked_name(name, callable_name(self.fn), "task")
-        self.description = description if description is not None else described(self.fn)
+        given = checked_text("description", description)
+        self.description = described(self.fn) if given is None else given
         self.tags = checked_tags(tags)
-        self.version = version
+        self.version = checked_text("version", version)
         self.task_runner = checked_runner(task_runner)
         self.priority = checked_whole("priority", priority)
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds, retry_jitter_factor)
         self.retry_condition_fn = checked_function("retry_condition_fn", retry_condition_fn)
         self.worker_loss_retries = checked_whole("worker_loss_retries", worker_loss_retries, 0)
         self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.task_run_name = checked_template(
-            "task_run_name", task_run_name, self.parameter_names
-        )
-        self.log_prints = log_prints
+        self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
+        self.log_prints = checked_flag("log_prints", log_prints)
         self.hooks = checked_hooks(
             {
                 StateType.COMPLETED: on_completion,
@@ -116,26 +117,18 @@ class Task(Decorated, Generic[P, R]):
         """
         return type(self)(self._source, **{**self.options, **options})
 
-    @overload
-    def __call__(
-        self: Task[P, Coroutine[Any, Any, T]],
-        /,
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: Any = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State]: ...
+    # A State, or a coroutine that gives one: which, cannot be told of an unannotated function.
     @overload
     def __call__(
         self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State: ...
+    ) -> Any: ...
     @overload
     def __call__(
         self, /, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
     ) -> R: ...
     @overload
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def __call__(
+    def __call__(  # type: ignore[misc]
         self, /, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
     ) -> Any:
         """Run the task now, in the caller; give the value, or a coroutine in async code.

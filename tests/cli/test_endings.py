@@ -11,8 +11,8 @@ import pytest
 from penstock import errors
 from penstock.cli.app import app
 from penstock.cli.run import call, run_and_tell
-from penstock.cli.stopping import Stopping
 from penstock.cli.session import Session
+from penstock.cli.stopping import Stopping
 from penstock.states import Cancelled, Completed, Crashed, Failed, State, StateType
 from tests.cli.histories import RUN_ID
 

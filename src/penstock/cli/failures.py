@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,6 +16,7 @@ from penstock.history.base import HistoryReader
 
 # A run with more failures than this is not read to its end to describe them.
 MOST_READ = 10_000
+_UPSTREAM = re.compile("^Upstream task run '([^']+)' did not reach")
 _MOST_NAMED = 5
 _MOST_GROUPS = 5
 
@@ -25,6 +28,7 @@ class Failure:
     error: dict[str, Any]
     task_runs: list[dict[str, Any]]
     count: int
+    not_ready: int = 0  # task runs that were never started because they need these
 
     def tells(self, error: dict[str, Any]) -> bool:
         """Whether another error, of the flow, is this one."""
@@ -44,20 +48,41 @@ def collect(
 ) -> list[Failure]:
     """Read and group the failed and crashed task runs, the largest group first."""
     groups: dict[tuple[object, ...], Failure] = {}
-    for state in ("FAILED", "CRASHED"):
-        if not any(states.get(state) for states in counts.values()):
-            continue
-        for task_run in islice(reader.task_runs(flow_run_id, state=state), MOST_READ):
-            _add(groups, task_run)
+    failed: dict[str, Failure] = {}
+
+    def read(state: str) -> Iterator[dict[str, Any]]:
+        if any(states.get(state) for states in counts.values()):
+            yield from islice(reader.task_runs(flow_run_id, state=state), MOST_READ)
+
+    for task_run in (*read("FAILED"), *read("CRASHED")):
+        failed[task_run["id"]] = _add(groups, task_run)
+    if failed:
+        _count_not_ready(failed, read("PENDING"))
     return sorted(groups.values(), key=lambda failure: -failure.count)
 
 
-def _add(groups: dict[tuple[object, ...], Failure], task_run: dict[str, Any]) -> None:
+def _add(groups: dict[tuple[object, ...], Failure], task_run: dict[str, Any]) -> Failure:
     error = error_of(task_run)
     failure = groups.setdefault(same_error(error), Failure(error, [], 0))
     failure.count += 1
     if len(failure.task_runs) < 100:
         failure.task_runs.append(task_run)
+    return failure
+
+
+def _count_not_ready(failed: dict[str, Failure], pending: Iterable[dict[str, Any]]) -> None:
+    """Count task runs that were not ready with the failure which they need, in the end."""
+    needed: dict[str, str] = {}
+    for task_run in pending:
+        if match := _UPSTREAM.search(task_run["state"].get("message") or ""):
+            needed[task_run["id"]] = match[1]
+    for upstream in needed.values():
+        seen = set()
+        while upstream in needed and upstream not in seen:
+            seen.add(upstream)
+            upstream = needed[upstream]
+        if upstream in failed:
+            failed[upstream].not_ready += 1
 
 
 def error_of(task_run: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +91,10 @@ def error_of(task_run: dict[str, Any]) -> dict[str, Any]:
     if isinstance(error, dict):
         return error
     state = task_run["state"]
-    return {"type": state["name"], "message": state.get("message") or "", "traceback": ""}
+    message = state.get("message") or ""
+    # "Failed: 1/3 states failed." would say it twice.
+    kind = "" if message and state["name"] in ("Failed", "Crashed") else state["name"]
+    return {"type": kind, "message": message, "traceback": ""}
 
 
 def write_failures(
@@ -100,6 +128,8 @@ def failure_lines(screen: Screen, failure: Failure, *, full: bool = False) -> li
         lines += [f"    {clean(line)}" for line in frame_lines(frames_in(traceback))]
     if failure.count > 1:
         lines.append(f"    {_named(failure)}")
+    if failure.not_ready:
+        lines.append(f"    {_not_ready(failure)}")
     if failure.task_runs:
         lines.append(f"    Look: penstock task {clean(task_reference(failure.task_runs[0]))}")
     return lines
@@ -123,3 +153,11 @@ def _named(failure: Failure) -> str:
     names = ", ".join(clean(task_run["name"]) for task_run in failure.task_runs[:_MOST_NAMED])
     rest = failure.count - min(_MOST_NAMED, len(failure.task_runs))
     return f"{names} and {rest:,} more" if rest else names
+
+
+def _not_ready(failure: Failure) -> str:
+    number = failure.not_ready
+    were = "1 task run was" if number == 1 else f"{number:,} task runs were"
+    they = "it needs" if number == 1 else "they need"
+    what = clean(failure.task_runs[0]["name"]) if failure.count == 1 else "one of these"
+    return f"{were} not ready because {they} {what}."

@@ -26,7 +26,7 @@ from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.stopping import Stopping
 from penstock.cli.summary import Ending, read_ending, write_summary
 from penstock.cli.text import clean
-from penstock.cli.tracebacks import describe, failure_lines
+from penstock.cli.tracebacks import describe, failure_lines, frames_of
 from penstock.errors import (
     CrashedRun,
     FailedRun,
@@ -125,8 +125,10 @@ def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, An
 
 def _live_flow_runs() -> Any:
     # Nothing runs before the user's file has loaded the runtime.
+    # The user's file may be loading it this very moment, in another thread.
     live = sys.modules.get("penstock.runtime.live")
-    return live.live_flow_runs() if live is not None else []
+    running = getattr(live, "live_flow_runs", None)
+    return running() if running is not None else []
 
 
 def call(flow: Any, values: dict[str, Any], stopping: Stopping) -> Outcome:
@@ -160,8 +162,10 @@ def _interrupted(flow: Any, exc: BaseException, code: int) -> Outcome:
 def _exit_of(state: State) -> int:
     """Find the exit code for a final state; an error of Penstock's own may have one."""
     if not state.is_completed():
-        problem = problem_of(failure_of(state).__cause__ or failure_of(state))
-        if problem is not None:
+        failure = failure_of(state).__cause__ or failure_of(state)
+        problem = problem_of(failure)
+        # What the user's code did wrong makes the flow fail, like any error of its own.
+        if problem is not None and not any(f.is_users for f in frames_of(failure.__traceback__)):
             return problem.exit
     return _EXITS.get(state.type.value, Exit.FAILED)
 

@@ -81,10 +81,10 @@ def short(run_id: str) -> str:
 def error_text(error: dict[str, Any]) -> str:
     """Give an error of the history on one line: "ValueError: bad date"."""
     message = str(error.get("message") or "")
-    kind = str(error.get("type") or "Error").rpartition(".")[2]
+    kind = str(error.get("type") or "").rpartition(".")[2]
     # The message may begin with the kind already.
-    if not message or message == kind or message.startswith(f"{kind}:"):
-        return message or kind
+    if not message or not kind or message == kind or message.startswith(f"{kind}:"):
+        return message or kind or "Error"
     return f"{kind}: {message}"
 
 

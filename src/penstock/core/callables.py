@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from penstock.core.identity import input_digest
 from penstock.core.signatures import Signature
@@ -34,7 +34,7 @@ class Decorated:
         plain = _plain(fn, decorator)
         if isinstance(plain, FunctionType):
             # Attributes of the function come first, so that they cannot hide ours.
-            update_wrapper(self, plain)
+            update_wrapper(cast(Any, self), plain)
         self._source = fn
         self.fn = plain
         self.signature = Signature(self.fn)

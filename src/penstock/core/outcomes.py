@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from types import CoroutineType, GeneratorType
 from typing import Any
 
 from penstock.annotations import Dependency, quote
 from penstock.core.inputs import SCALARS, find
+from penstock.errors import SerializationError
 from penstock.states import (
     NOT_READY,
     TIMED_OUT,
@@ -18,6 +20,7 @@ from penstock.states import (
 )
 
 COMPLETED = StateType.COMPLETED
+_FOREIGN_NAMES = frozenset({"Future", "Task"})
 FAILURES = frozenset({StateType.FAILED, StateType.CRASHED})
 
 
@@ -26,25 +29,43 @@ def returned(value: Any, at: int, key: bytes) -> State:
     if type(value) in SCALARS:
         return State(COMPLETED, None, None, at, value, key)
     if isinstance(value, State):
-        return State(value.type, value.name, value.message, at, value.data, key)
+        return _adopted(value, at, key)
     return State(COMPLETED, None, None, at, value, key)
+
+
+def _adopted(state: State, at: int, key: bytes) -> State:
+    """Make a state of the user's own that of a run; its texts are recorded, so texts they are."""
+    message = None if state.message is None else str(state.message)
+    return State(state.type, str(state.name), message, at, state.data, key)
 
 
 def settled_value(value: Any) -> Any:
     """Turn what a function returned into what can be kept: generators become lists.
 
     Raises:
-        TypeError: a coroutine, which nobody would ever await.
+        SerializationError: a coroutine, which nobody would ever await, or a future of another
+            library, whose value nobody would ever get.
     """
     if isinstance(value, GeneratorType):
         return list(value)
     if isinstance(value, CoroutineType):
         value.close()
-        raise TypeError(
+        raise SerializationError(
             f"The function returned a coroutine ({value.__qualname__!r}) instead of a value. "
             "Declare it with 'async def' and await inside it."
         )
+    if type(value).__name__ in _FOREIGN_NAMES and _is_foreign_future(value):
+        raise SerializationError(
+            f"The function returned a future of another library ({type(value).__qualname__!r}) "
+            "instead of a value. Return its result; in an 'async def', await it."
+        )
     return value
+
+
+def _is_foreign_future(value: Any) -> bool:
+    # Whoever made such a future has imported its module: no need to import it here.
+    modules = (sys.modules.get("asyncio"), sys.modules.get("concurrent.futures"))
+    return any(module and isinstance(value, module.Future) for module in modules)
 
 
 def raised(exc: BaseException, kind: str, at: int, key: bytes) -> State:
@@ -106,7 +127,7 @@ class FlowFacts:
 def flow_state(value: Any, facts: FlowFacts, at: int, key: bytes) -> State:
     """Decide the final state of a flow run whose function returned a value."""
     if isinstance(value, State) and value.run_key is None:
-        return State(value.type, value.name, value.message, at, value.data, key)
+        return _adopted(value, at, key)
     if isinstance(value, Dependency) or _only_dependencies(value):
         return _aggregated(value, facts, at, key)
     if value is None:

@@ -108,7 +108,7 @@ def _count(retries: object) -> int:
 
 def _delays(option: object, retries: int) -> tuple[float, ...]:
     if callable(option):
-        option = option(retries)
+        option = _called(option, retries)
     if option is None:
         return (0.0,)
     if not isinstance(option, (list, tuple)):
@@ -119,6 +119,15 @@ def _delays(option: object, retries: int) -> tuple[float, ...]:
             "(the last one is used for all later retries)."
         )
     return tuple(_number("`retry_delay_seconds`", delay) for delay in option) or (0.0,)
+
+
+def _called(option: Callable[[int], object], retries: int) -> object:
+    try:
+        return option(retries)
+    except Exception as exc:
+        raise InvalidOptionError(
+            f"`retry_delay_seconds` is {option!r}, which failed for {retries} retries: {exc!r}."
+        ) from exc
 
 
 def _number(option: str, value: object) -> float:

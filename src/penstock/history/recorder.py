@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -89,6 +90,13 @@ class Ledger:
         ]
 
 
+class _End:
+    """Waits for the last entry to be written, as others wait in `flush`."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.release = recorder.end
+
+
 class Recorder:
     """Records runs in a history store. Thread-safe.
 
@@ -106,7 +114,8 @@ class Recorder:
         self._store = store
         self._release = release
         self._owner = (host_name(), os.getpid(), process_started_at(os.getpid()))
-        self._bell = threading.Semaphore(0)
+        # Its steps are atomic: an interruption of the ringing thread leaves no lock behind.
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._hurry = False
@@ -132,7 +141,7 @@ class Recorder:
         self.is_asleep = False
         if self._thread is None:
             self._start()
-        self._bell.release()
+        self._bell.put(None)
 
     def record_line(self, row: tuple[Any, ...]) -> None:
         """Add a log line; wait while the text of the lines before takes too much memory."""
@@ -166,11 +175,10 @@ class Recorder:
         done = threading.Lock()
         done.acquire()
         self.entries.append((FLUSH, done))
+        self._hurry = True
+        self.wake()
         if self._has_ended:
             self._refuse_rest()
-        else:
-            self._hurry = True
-            self.wake()
         done.acquire()
         if self.failure is not None:
             raise self.failure
@@ -187,7 +195,10 @@ class Recorder:
             thread = self._thread
             self._has_ended = self._has_ended or thread is None
         if thread is not None and thread is not threading.current_thread():
-            self._bell.release()
+            # What comes behind this belongs to runs that outlive their history: waiting for
+            # the end of it could take for ever.
+            self.entries.append((FLUSH, _End(self)))
+            self._bell.put(None)
             thread.join()
         if self._store is not None:
             self._store.close()
@@ -243,11 +254,11 @@ class Recorder:
         while True:
             flushing = self._wait_for_entries()
             self._hurry = False
-            while self.entries:
+            while self.entries and not self._has_ended:
                 self._write_group()
                 if not flushing and len(self.entries) < _BACKLOG:
                     break
-            if self._closing and not self.entries:
+            if self._has_ended:
                 return
 
     def _wait_for_entries(self) -> bool:
@@ -255,12 +266,23 @@ class Recorder:
         if not self.entries and not self._closing:
             self.is_asleep = True
             if not self.entries:
-                self._bell.acquire()
+                self._bell.get()
             self.is_asleep = False
         # Collect for a moment; a flush rings the bell again.
         while not self._closing and not self._hurry:
-            if not self._bell.acquire(timeout=GROUP_SECONDS):
+            if not self._rings_within(GROUP_SECONDS):
                 return False
+        return True
+
+    def end(self) -> None:
+        """Take nothing more; called by the writing thread."""
+        self._has_ended = True
+
+    def _rings_within(self, seconds: float) -> bool:
+        try:
+            self._bell.get(timeout=seconds)
+        except Empty:
+            return False
         return True
 
     def _write_group(self) -> None:
@@ -347,5 +369,5 @@ class Recorder:
                 self.failure = HistoryUnavailable(f"The history could not be written: {exc}")
                 logger.exception("The history could not be written.")
                 return None
-            self._bell.acquire(timeout=pause)
+            self._rings_within(pause)
             pause = min(2 * pause, 1.0)

@@ -23,7 +23,8 @@ from penstock.runtime.attempts import (
     is_interruption,
     timed_out_state,
 )
-from penstock.runtime.interrupts import Interruption
+from penstock.runtime.interrupts import Interruption, was_sent
+from penstock.runtime.settling import out_of_turn
 from penstock.runtime.task_runs import begin_attempt, new_life
 from penstock.runtime.upstreams import Upstreams, value_of
 from penstock.states import State
@@ -120,7 +121,18 @@ class TaskCall:
     def run(self) -> None:
         """Execute one attempt of a synchronous task here and report its end."""
         token = self._token
-        self._report(token, self.context.run(self._execute, token))
+        if self.runner.runs_in_caller:
+            self._run_in_caller(token)
+        else:
+            self._report(token, self.context.run(self._execute, token))
+
+    def _run_in_caller(self, token: list[None]) -> None:
+        with out_of_turn():
+            state = self.context.run(self._execute, token)
+        self._report(token, state)
+        if was_sent(state.data):
+            # A signal meant the whole flow run; the task run only happened to be there.
+            raise state.data
 
     async def arun(self) -> None:
         """Execute one attempt on the running loop, in the current context, and report its end."""

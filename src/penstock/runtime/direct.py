@@ -40,7 +40,7 @@ from penstock.runtime.task_runs import (
 from penstock.runtime.upstreams import keys_of, merged, refusal, run_of, value_of
 from penstock.runtime.waiting import await_run, wait_for_run
 from penstock.settings import load_settings
-from penstock.states import State, StateType
+from penstock.states import State, StateType, is_interrupt
 from penstock.task_runners.slots import slot_left, slot_left_async
 
 COMPLETED = StateType.COMPLETED
@@ -52,14 +52,18 @@ class DirectCall:
     __slots__ = ("args", "awaited", "found", "kwargs", "live", "recorder", "run", "task")
 
     def __init__(
-        self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any
+        self,
+        task: Any,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        values: tuple[object, ...],
+        wait_for: Any,
     ) -> None:
         parent = current_run.get()
         self.task = task
         self.args = args
         self.kwargs = kwargs
         self.live = None if parent is None else parent.live
-        values = task.signature.values(args, kwargs)
         self.found = find(values)
         self.awaited = None if wait_for is None else find((wait_for,))
         self.recorder: Recorder = _lone_recorder() if parent is None else parent.recorder
@@ -173,20 +177,12 @@ def call_directly(
     wait_for: Any,
 ) -> Any:
     """Call a task now, in the caller: give its value or state, or a coroutine in async code."""
-    if task.is_async:
-        return _call_async(task, args, kwargs, return_state, wait_for)
-    return told(DirectCall(task, args, kwargs, wait_for).execute(), return_state)
-
-
-def _call_async(
-    task: Any,
-    args: tuple[object, ...],
-    kwargs: dict[str, object],
-    return_state: bool,
-    wait_for: Any,
-) -> Any:
+    # Arguments that do not fit are refused by the call, also where that gives a coroutine.
+    values = task.signature.values(args, kwargs)
+    if not task.is_async:
+        return told(DirectCall(task, args, kwargs, values, wait_for).execute(), return_state)
     parent = current_run.get()
-    awaited = partial(_acall, task, args, kwargs, return_state, wait_for)
+    awaited = partial(_acall, task, args, kwargs, values, return_state, wait_for)
     if parent is None or parent.is_async:
         return awaited()
     with slot_left():
@@ -197,10 +193,11 @@ async def _acall(
     task: Any,
     args: tuple[object, ...],
     kwargs: dict[str, object],
+    values: tuple[object, ...],
     return_state: bool,
     wait_for: Any,
 ) -> Any:
-    return told(await DirectCall(task, args, kwargs, wait_for).aexecute(), return_state)
+    return told(await DirectCall(task, args, kwargs, values, wait_for).aexecute(), return_state)
 
 
 def run_blocking(live: Any, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -216,10 +213,11 @@ def run_blocking(live: Any, function: Callable[[], Coroutine[Any, Any, Any]]) ->
 
 def told(state: State, return_state: bool) -> Any:
     """Give the caller the value or the state, or raise what the run failed with."""
-    if state.type is COMPLETED and not return_state:
-        return state.data
+    if state.type is COMPLETED:
+        return state if return_state else state.data
     problem = state.data
-    if isinstance(problem, BaseException) and not isinstance(problem, Exception):
+    is_special = isinstance(problem, BaseException) and not isinstance(problem, Exception)
+    if is_special and (not return_state or is_interrupt(problem)):
         # In the caller's own thread an interrupt goes on to where it was aimed at.
         raise problem
     return state if return_state else state.result()

@@ -1,14 +1,13 @@
-"""Run flows: bind, record, execute, wait for everything, decide the final state, commit.
+"""Run flows: record, execute, wait for everything, decide the final state, commit.
 
-call_flow ──► FlowExecution ──► drive(run_life) ──► attempt: body ─► leave ─► final state
-                                                      sync: this thread   async: this loop
+FlowExecution ──► drive(run_life) ──► attempt: body ─► leave ─► final state
+                                      sync: this thread   async: this loop
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep, time_ns
@@ -28,14 +27,13 @@ from penstock.core.outcomes import (
 )
 from penstock.core.parameters import coerce
 from penstock.core.previews import preview_parameters
-from penstock.errors import RunTimedOut, TerminationSignal
+from penstock.errors import ParameterTypeError, RunTimedOut, TerminationSignal
 from penstock.history.recorder import CHANGED, ENDED
 from penstock.ids import new_flow_run_key
 from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import collected
 from penstock.runtime.context import current_run, current_tags
-from penstock.runtime.direct import run_blocking, told
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
@@ -61,80 +59,38 @@ from penstock.states import State, StateType
 from penstock.task_runners.slots import slot_left, slot_left_async
 
 FLOW_RUN = "Flow run"
-_PATIENCE_SECONDS = {KeyboardInterrupt: 10.0, TerminationSignal: 5.0}
+# Releasing what blocks may take two seconds more: ten in all.
+_PATIENCE_SECONDS = {KeyboardInterrupt: 8.0, TerminationSignal: 4.0}
 _TIMEOUT_PATIENCE_SECONDS = 2.0
+_LONGEST_SILENCE_SECONDS = 60.0
 logger = logging.getLogger("penstock.flow_runs")
-
-
-def call_flow(
-    flow: Any,
-    args: tuple[object, ...],
-    kwargs: dict[str, object],
-    return_state: bool,
-    wait_for: Any,
-) -> Any:
-    """Run a flow; give its result or state, or a coroutine for an async flow."""
-    if not flow.is_async:
-        return told(FlowExecution(flow, args, kwargs, wait_for).execute(), return_state)
-    parent = current_run.get()
-    awaited = partial(_acall, flow, args, kwargs, return_state, wait_for)
-    if parent is None or parent.is_async:
-        return awaited()
-    with slot_left():
-        return run_blocking(parent.live, awaited)
-
-
-async def _acall(
-    flow: Any,
-    args: tuple[object, ...],
-    kwargs: dict[str, object],
-    return_state: bool,
-    wait_for: Any,
-) -> Any:
-    return told(await FlowExecution(flow, args, kwargs, wait_for).aexecute(), return_state)
-
-
-def as_task(flow: Any) -> Callable[..., Any]:
-    """Make the function of the task that a flow is when it is submitted or mapped.
-
-    The task run stands for the flow run, and ends in the same state.
-    """
-
-    def run_as_task(*args: Any, **kwargs: Any) -> State:
-        return FlowExecution(flow, args, kwargs, None, stand_in=_stand_in()).execute()
-
-    async def arun_as_task(*args: Any, **kwargs: Any) -> State:
-        return await FlowExecution(flow, args, kwargs, None, stand_in=_stand_in()).aexecute()
-
-    return arun_as_task if flow.is_async else run_as_task
-
-
-def _stand_in() -> TaskRun:
-    run = current_run.get()
-    assert isinstance(run, TaskRun)
-    return run
 
 
 class FlowExecution:
     """One run of a flow, from its arguments to its final state.
 
     Args:
-        stand_in: the task run that stands for it in the parent, when there is one already.
+        values: the values of its parameters.
+        stand_in: the task run that stands for it in the parent, when there is one already. Its
+            upstreams have settled and their values are in place.
     """
+
+    flow_run: FlowRun
+    live: LiveFlowRun
 
     def __init__(
         self,
         flow: Any,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
+        values: tuple[object, ...],
         wait_for: Any,
         stand_in: TaskRun | None = None,
     ) -> None:
         self.flow = flow
-        self.values = flow.signature.values(args, kwargs)
+        self.values = values
         self.parent = current_run.get()
-        self.found = find(self.values)
+        self.found = find(values) if stand_in is None else None
         self.awaited = None if wait_for is None else find((wait_for,))
+        self.problem: BaseException | None = None
         if self.parent is None:
             settings = load_settings()
             install_log_handler(settings)
@@ -144,11 +100,30 @@ class FlowExecution:
             self.recorder = self.parent.recorder
             self._log_prints = self.parent.log_prints
         self.recorder.make_room()
+        # What may fail comes before anything is recorded.
+        name, runner, loop = self._name(), flow.task_runner.duplicate(), self._running_loop()
         self.owns_stand_in = stand_in is None
         self.stand_in = stand_in if stand_in is not None else self._make_stand_in()
-        self.flow_run = self._make_flow_run()
-        self.live: LiveFlowRun = self.flow_run.live
-        self.problem: BaseException | None = None
+        if not self._is_kept():
+            self.flow_run = self._make_flow_run(name)
+            self.live = LiveFlowRun(flow, self.flow_run, self.recorder, runner, loop)
+            self.flow_run.live = self.live
+            self.recorder.record(CHANGED, self.flow_run)
+
+    def _name(self) -> str:
+        """Give the name of the flow run, made of the parameters as the function will see them."""
+        flow = self.flow
+        if flow.flow_run_name is None:
+            return random_name()
+        try:
+            parameters = self._parameters()
+        except ParameterTypeError:
+            return random_name()  # the run is about to fail with that
+        values = tuple(parameters.values())
+        return named(flow.flow_run_name, flow.parameter_names, values) or random_name()
+
+    def _running_loop(self) -> Any:
+        return sys.modules["asyncio"].get_running_loop() if self.flow.is_async else None
 
     def _make_stand_in(self) -> TaskRun | None:
         """Make the task run that stands for a subflow in the flow run that calls it."""
@@ -159,13 +134,10 @@ class FlowExecution:
             run.upstream += keys_of(self.awaited)
         return run
 
-    def _make_flow_run(self) -> FlowRun:
+    def _make_flow_run(self, name: str) -> FlowRun:
         flow = self.flow
-        template = flow.flow_run_name
-        names = flow.parameter_names
-        name = random_name() if template is None else named(template, names, self.values)
         run = FlowRun(flow, new_flow_run_key(), time_ns(), name)
-        run.preview = preview_parameters(names, self.values)
+        run.preview = preview_parameters(flow.parameter_names, self.values)
         run.runner = str(flow.task_runner)
         run.version = flow.version
         run.tags = current_tags.get() | (
@@ -176,15 +148,8 @@ class FlowExecution:
         if run.log_prints:
             record_prints()
         run.parent = self.stand_in
-        is_kept = self._is_kept()
-        if self.stand_in is not None and not is_kept:
+        if self.stand_in is not None:
             self.stand_in.subflow_key = run.key
-        loop = None
-        if flow.is_async:
-            loop = sys.modules["asyncio"].get_running_loop()
-        run.live = LiveFlowRun(flow, run, self.recorder, flow.task_runner.duplicate(), loop)
-        if not is_kept:
-            self.recorder.record(CHANGED, run)
         return run
 
     # The whole run.
@@ -193,15 +158,17 @@ class FlowExecution:
         """Run in this thread."""
         if self._is_kept():
             return self._kept_state()
-        try:
-            self._begin_stand_in()
-            for run in self._unsettled():
-                wait_for_run(run, None)
-            with caught_signals(self.parent is None):
+        with caught_signals(self.parent is None) as signals:
+            try:
+                self._begin_stand_in()
+                for run in self._unsettled():
+                    wait_for_run(run, None)
                 state = self._refused() or drive(new_life(self.flow), self._perform)
-        except BaseException as exc:
-            state = raised(exc, FLOW_RUN, time_ns(), self.flow_run.key)
-        return self._end(state, self._closed(state))
+            except BaseException as exc:
+                state = raised(exc, FLOW_RUN, time_ns(), self.flow_run.key)
+            # What comes from here on must not keep the run from being recorded.
+            signals.is_ending = True
+            return self._end(state, self._closed(state))
 
     async def aexecute(self) -> State:
         """Run on the running loop."""
@@ -228,7 +195,6 @@ class FlowExecution:
         return self.owns_stand_in and self.stand_in is not None and self.stand_in.is_over
 
     def _kept_state(self) -> State:
-        self.live.close()
         assert self.stand_in is not None
         assert self.stand_in.outcome is not None
         return self.stand_in.outcome
@@ -242,13 +208,28 @@ class FlowExecution:
         return [run for run in runs if run is not None and run.outcome is None]
 
     def _refused(self) -> State | None:
-        """Put the values of upstreams in their place; a state is given when one has none."""
-        if self.found is None and self.awaited is None:
-            return None
-        refused = refusal(merged(self.found, self.awaited), self.flow_run.key)
-        if refused is None and self.found is not None:
+        """Put the values of upstreams in their place; a state is given when one has none.
+
+        Raises:
+            ParameterTypeError: the parameters do not fit the annotations.
+        """
+        if self.found is not None or self.awaited is not None:
+            refused = refusal(merged(self.found, self.awaited), self.flow_run.key)
+            if refused is not None:
+                return refused
+        if self.found is not None:
             self.values = self.found.replace(self.values, value_of)
-        return refused
+        # Checked before any attempt: another one could not mend them.
+        self.flow_run.parameters = self._parameters()
+        return None
+
+    def _parameters(self) -> dict[str, object]:
+        """Give the parameters by name, converted by annotation where that is asked for."""
+        signature = self.flow.signature
+        parameters = dict(zip(signature.parameters, self.values, strict=True))
+        if not self.flow.validate_parameters:
+            return parameters
+        return coerce(signature, parameters, name=self.flow.name)
 
     def _closed(self, state: State) -> State:
         """Release the runners; a failure of that crashes a run that was fine."""
@@ -277,11 +258,13 @@ class FlowExecution:
         elif isinstance(problem := _problem_in(state), BaseException):
             run.error = describe(problem)
         self.recorder.record(ENDED, run)
-        run_hooks(self.flow.flow_hooks, self.flow, run, state)
-        run.outcome = state
-        self._end_stand_in(state)
-        if self.parent is None:
-            self.recorder.flush()
+        try:
+            run_hooks(self.flow.flow_hooks, self.flow, run, state)
+        finally:
+            run.outcome = state
+            self._end_stand_in(state)
+            if self.parent is None:
+                self.recorder.flush()
         return state
 
     def _end_stand_in(self, state: State) -> None:
@@ -344,9 +327,10 @@ class FlowExecution:
         try:
             async with limit:
                 args, kwargs = self._arguments()
-                value = await collected(self.flow.fn(*args, **kwargs))
+                value = settled_value(await collected(self.flow.fn(*args, **kwargs)))
                 await self._aleave()
-            return self._conclude(settled_value(value))
+                await _settled_elsewhere(value)
+            return self._conclude(value)
         except BaseException as exc:
             return await self._abroken_off(exc, limit.expired() and isinstance(exc, TimeoutError))
         finally:
@@ -363,12 +347,9 @@ class FlowExecution:
         return token
 
     def _arguments(self) -> tuple[tuple[object, ...], dict[str, object]]:
-        signature = self.flow.signature
-        parameters = dict(zip(signature.parameters, self.values, strict=True))
-        if self.flow.validate_parameters:
-            parameters = coerce(signature, parameters, name=self.flow.name)
-        self.flow_run.parameters = parameters
-        arguments: tuple[tuple[object, ...], dict[str, object]] = signature.arguments(parameters)
+        arguments: tuple[tuple[object, ...], dict[str, object]] = self.flow.signature.arguments(
+            self.flow_run.parameters
+        )
         return arguments
 
     # Leaving, and what the run comes to.
@@ -391,11 +372,11 @@ class FlowExecution:
         await signal.wait([], None)
 
     def _conclude(self, value: Any) -> State:
-        unseen = self.live.unseen()
-        facts = FlowFacts(self._settled_state, unseen, self.live.total)
+        facts = FlowFacts(self._settled_state, self.live.unseen(), self.live.total)
         state = flow_state(value, facts, time_ns(), self.flow_run.key)
-        if unseen and value is not None and state.type is StateType.COMPLETED:
-            names = self.live.unseen_names()
+        # Asked for afterwards: deciding on the state looks at what the value holds.
+        names = self.live.unseen_names() if value is not None else []
+        if names and state.type is StateType.COMPLETED:
             shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             logger.warning(
                 "Flow run %r completed, but %d of its task runs failed and nobody looked: %s",
@@ -416,20 +397,22 @@ class FlowExecution:
 
     def _broken_off(self, exc: BaseException, is_out_of_time: bool) -> State:
         state = self._state_of_end(exc, is_out_of_time)
-        patience = self._stop_tasks(state, exc)
-        deadline = monotonic() + patience
+        deadline, pause = monotonic() + self._stop_tasks(state, exc), 1.0
         bell: SimpleQueue[None] = SimpleQueue()
         self.live.when_idle(lambda: bell.put(None))
         try:
             with slot_left():
                 while monotonic() < deadline:
                     try:
-                        bell.get(timeout=min(1.0, max(0.0, deadline - monotonic())))
+                        bell.get(timeout=min(pause, max(0.0, deadline - monotonic())))
                         return state
                     except Empty:
                         self._say_what_is_waited_for()
-        except KeyboardInterrupt:
-            pass
+                        pause = min(2 * pause, _LONGEST_SILENCE_SECONDS)
+        except (KeyboardInterrupt, TerminationSignal) as interrupt:
+            if state.type is not StateType.CRASHED:
+                # The first one: it ends a flow run that was only being left.
+                return self._broken_off(interrupt, False)
         self.live.give_up()
         return state
 
@@ -437,15 +420,20 @@ class FlowExecution:
         if self.problem is not None:
             exc = self.problem
         state = self._state_of_end(exc, is_out_of_time)
-        patience = self._stop_tasks(state, exc)
+        deadline, pause = monotonic() + self._stop_tasks(state, exc), 1.0
         signal = await_signal()
         self.live.when_idle(signal.ring)
-        timeout = None if patience == float("inf") else patience
         try:
-            if not await signal.wait([], timeout):
-                self.live.give_up()
-        except BaseException:
-            self.live.give_up()
+            while monotonic() < deadline:
+                if await signal.wait([], min(pause, max(0.0, deadline - monotonic()))):
+                    return state
+                self._say_what_is_waited_for()
+                pause = min(2 * pause, _LONGEST_SILENCE_SECONDS)
+        except BaseException as interrupt:
+            if state.type is not StateType.CRASHED:
+                # The first one: it ends a flow run that was only being left.
+                return await self._abroken_off(interrupt, False)
+        self.live.give_up()
         return state
 
     def _state_of_end(self, exc: BaseException, is_out_of_time: bool) -> State:
@@ -461,6 +449,7 @@ class FlowExecution:
         if state.type is StateType.FAILED and not isinstance(state.data, RunTimedOut):
             self.live.cancel_unstarted()
             return float("inf")
+        self._say_what_is_waited_for()
         self.live.stop_all()
         if isinstance(state.data, RunTimedOut):
             return _TIMEOUT_PATIENCE_SECONDS
@@ -470,10 +459,20 @@ class FlowExecution:
         names = self.live.open_names()
         if names:
             shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            logger.warning("Waiting for %d task runs to stop: %s", len(names), shown)
+            noun = "task run" if len(names) == 1 else "task runs"
+            logger.warning("Waiting for %d %s to stop: %s", len(names), noun, shown)
 
     def _take_signal(self, problem: BaseException) -> None:
         self.problem = problem
+
+
+async def _settled_elsewhere(value: Any) -> None:
+    """Await the futures of other flow runs in a value: leaving only waits for one's own."""
+    found = find((value,))
+    for dependency in () if found is None else found.dependencies:
+        run = run_of(dependency)
+        if run is not None and run.outcome is None:
+            await await_run(run)
 
 
 def _problem_in(state: State) -> BaseException | None:

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from penstock.annotations import Dependency
+from penstock.errors import InvalidOptionError, ParameterTypeError
 from penstock.runs import TaskRun
 from penstock.runtime.waiting import await_signal, block_until, steps_until, wait_for_run
 from penstock.states import State, StateType, failure_of
@@ -192,6 +193,17 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
+def _distinct(futures: Iterable[TaskFuture[T]]) -> list[TaskFuture[T]]:
+    """List futures, each once, in their order."""
+    if isinstance(futures, TaskFuture) or not isinstance(futures, Iterable):
+        raise ParameterTypeError(f"Give a list of futures, not {futures!r}.")
+    distinct = list(dict.fromkeys(futures))
+    for future in distinct:
+        if not isinstance(future, TaskFuture):
+            raise ParameterTypeError(f"Only futures can be waited for, not {future!r}.")
+    return distinct
+
+
 class _Watch:
     """Watches futures until enough of them are done, then calls `ring` once."""
 
@@ -199,11 +211,11 @@ class _Watch:
         self, futures: Iterable[TaskFuture[Any]], return_when: str, ring: Callable[[], object]
     ) -> None:
         if return_when not in ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"):
-            raise ValueError(
+            raise InvalidOptionError(
                 f"return_when is {return_when!r}; it must be 'ALL_COMPLETED', "
                 "'FIRST_COMPLETED' or 'FIRST_EXCEPTION'."
             )
-        self.futures = list(dict.fromkeys(futures))
+        self.futures = _distinct(futures)
         self._return_when = return_when
         self._ring = ring
         # list.pop is atomic: whoever takes the last token knows that all are done.
@@ -276,7 +288,7 @@ class as_completed(Generic[T]):
     """
 
     def __init__(self, futures: Iterable[TaskFuture[T]], timeout: float | None = None) -> None:
-        self._futures = list(dict.fromkeys(futures))
+        self._futures = _distinct(futures)
         self._deadline = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ _SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else signal.SIGALRM
 _PAUSE_SECONDS = 0.002
 _MOST_PAUSES = 250
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LOGGING = logging.__file__
 # Functions of ours that call the user's code, and those that only wait.
 _CALLERS = frozenset({"Interruption.call", "attempt", "settled_value", "FlowExecution._body"})
 _WAITS = frozenset(
@@ -200,11 +202,24 @@ def is_bookkeeping(frame: FrameType | None) -> bool:
     innermost = frame
     while frame is not None:
         code = frame.f_code
+        if code.co_filename == _LOGGING:
+            return True  # it may have taken the lock of a handler and not yet guarded it
         if code.co_filename.startswith(_PACKAGE):
             may_be_interrupted = _WAITS if frame is innermost else _CALLERS
             return code.co_qualname not in may_be_interrupted
         frame = frame.f_back
     return False
+
+
+def sent(problem: BaseException) -> BaseException:
+    """Mark an exception as raised on account of a signal to the process."""
+    problem.__penstock_sent__ = True  # type: ignore[attr-defined]
+    return problem
+
+
+def was_sent(problem: object) -> bool:
+    """Tell whether something is an exception that a signal to the process has raised."""
+    return getattr(problem, "__penstock_sent__", False) is True
 
 
 def send_again(number: int, seconds: float = _PAUSE_SECONDS) -> None:

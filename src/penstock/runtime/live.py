@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from time import sleep, time_ns
@@ -39,8 +38,10 @@ from penstock.runtime.cancellation import (
     is_stopped,
     stop_all,
 )
+from penstock.runtime.context import current_run
 from penstock.runtime.loops import FlowLoop
 from penstock.runtime.runners import Runners
+from penstock.runtime.settling import take_turn
 from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
 from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_of
 from penstock.runtime.waiting import wait_for_run
@@ -50,7 +51,6 @@ from penstock.task_runners.base import BaseTaskRunner
 COMPLETED, CANCELLED = StateType.COMPLETED, StateType.CANCELLED
 logger = logging.getLogger("penstock.flow_runs")
 _registry: dict[bytes, LiveFlowRun] = {}
-_settling = threading.local()
 _PLACED_TOGETHER = 64
 
 
@@ -200,7 +200,10 @@ class LiveFlowRun:
         run = make_task_run(task, values, found, self)
         if run.outcome is not None:
             return run, None
-        call = TaskCall(self, task, run, args, kwargs, found, running.runner, running.loop)
+        loop = running.loop
+        if running.runner.runs_in_caller and task.is_async:
+            loop = self._loop_in_caller(loop)
+        call = TaskCall(self, task, run, args, kwargs, found, running.runner, loop)
         self._open[run] = call
         self.recorder.record(CHANGED, run)
         awaited = None if wait_for is None else find((wait_for,))
@@ -209,6 +212,17 @@ class LiveFlowRun:
         if awaited is not None:
             run.upstream += keys_of(awaited)
         return run, call if self._await_upstreams(call, merged(found, awaited)) else None
+
+    def _loop_in_caller(self, loop: FlowLoop) -> FlowLoop:
+        """Give the loop for an async task that is to be run in the caller.
+
+        Synchronous code that runs on the flow's loop holds it up: what it submits cannot wait
+        for that loop.
+        """
+        submitter = current_run.get()
+        if loop.runs_here() and (submitter is None or submitter.is_async):
+            return loop
+        return self.side_loop
 
     def _await_upstreams(self, call: TaskCall, upstreams: Upstreams) -> bool:
         """Have the call go on once its upstreams have settled; tell whether that is now."""
@@ -260,9 +274,13 @@ class LiveFlowRun:
             for call in calls:
                 call.finished(exception_to_crashed_state(exc))
         for call in calls:
-            if call.is_cancelled and call.runner.take_back(call):
-                # The cancellation came before the call was in a queue to be taken out of.
-                self.finish(call, cancelled_state(call.task_run))
+            if call.is_cancelled:
+                self._end_cancelled(call)
+
+    def _end_cancelled(self, call: TaskCall) -> None:
+        """End a call that was cancelled before it was where it could be taken out of."""
+        if call.is_cancelled and (is_stopped(call.timer) or call.runner.take_back(call)):
+            self.finish(call, cancelled_state(call.task_run))
 
     # Task runs go on and end.
 
@@ -299,9 +317,7 @@ class LiveFlowRun:
             sleep(command.seconds)
             return True
         call.timer = clock.call_later(command.seconds, lambda: self._retry_now(call))
-        if call.is_cancelled and is_stopped(call.timer):
-            # The cancellation came before there was a timer to stop.
-            self.finish(call, cancelled_state(call.task_run))
+        self._end_cancelled(call)
         return False
 
     def _retry_now(self, call: TaskCall) -> None:
@@ -315,44 +331,35 @@ class LiveFlowRun:
         self.advance(call, None)
 
     def finish(self, call: TaskCall, state: State) -> None:
-        """End a task run: record it, run its hooks, tell whoever waits for it.
-
-        Telling may end further runs (a chain of runs that are not ready): they are taken in turn
-        rather than inside each other, so that no chain is too long.
-        """
-        queue = getattr(_settling, "queue", None)
-        if queue is not None:
-            queue.append((self, call, state))
-            return
-        queue = _settling.queue = deque([(self, call, state)])
-        try:
-            while queue:
-                live, one_call, one_state = queue.popleft()
-                live._finish(one_call, one_state)
-        finally:
-            _settling.queue = None
+        """End a task run: record it, run its hooks, tell whoever waits for it."""
+        take_turn(self._finish, call, state)
 
     def _finish(self, call: TaskCall, state: State) -> None:
         run = call.task_run
         mark = object()
         self._ending[mark] = None
-        # Taking the run out of the open ones is one atomic step: only one thread ends it.
-        if self._open.pop(run, None) is not None:
-            if call.is_cancelled and state.type is not CANCELLED:
-                # Whoever cancelled it before this moment was told that it would be.
-                state = cancelled_state(run)
-            self._settle(call, run, state)
-        del self._ending[mark]
+        try:
+            # Taking the run out of the open ones is one atomic step: only one thread ends it.
+            if self._open.pop(run, None) is not None:
+                if call.is_cancelled and state.type is not CANCELLED:
+                    # Whoever cancelled it before this moment was told that it would be.
+                    state = cancelled_state(run)
+                self._settle(call, run, state)
+        finally:
+            del self._ending[mark]
         if self._idle_rings and self._is_idle():
             self._ring_idle()
 
     def _settle(self, call: TaskCall, run: TaskRun, state: State) -> None:
-        settle(run, state, self.recorder)
-        self.note_end(run, state)
-        run.outcome = state
-        if run.callbacks:
-            _call_back(run, run.callbacks)
-        call.let_go()
+        try:
+            settle(run, state, self.recorder)
+        finally:
+            # Whatever a hook does, those who wait are told.
+            self.note_end(run, state)
+            run.outcome = state
+            if run.callbacks:
+                _call_back(run, run.callbacks)
+            call.let_go()
 
     def note_end(self, run: TaskRun, state: State) -> None:
         """Keep what the flow run's own end will be decided on."""
@@ -491,5 +498,6 @@ def _call_back(run: TaskRun, callbacks: list[Callable[[TaskRun], object]]) -> No
 def _contained(function: Callable[[TaskRun], object], run: TaskRun) -> None:
     try:
         function(run)
-    except Exception:
+    except BaseException:
+        # Also a SystemExit: it would end a thread of ours, and tell nobody.
         logger.exception("A callback of task run %r failed.", run.name)

@@ -24,7 +24,7 @@ MOST_LINES = 100_000
 MOST_CHARACTERS = 10_000_000
 """Characters of log lines that are recorded of one attempt of a run."""
 
-_OWN = ("penstock", "penstock.flow_runs", "penstock.task_runs")
+_OWN = ("penstock", "penstock.flow_runs", "penstock.task_runs", "penstock.prints")
 _installed: dict[str, RunLogHandler] = {}
 _levelled: set[str] = set()
 _lock = threading.Lock()
@@ -230,9 +230,3 @@ def _uninstall(name: str) -> None:
     if name in _levelled:
         _levelled.discard(name)
         logger.setLevel(logging.NOTSET)
-
-
-def records(level: int) -> bool:
-    """Tell whether lines of a level are recorded."""
-    handler = _installed.get("penstock")
-    return handler is not None and level >= handler.level

@@ -6,11 +6,13 @@ sync flow:   thread "penstock-loop", started when something asynchronous is firs
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -21,6 +23,8 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     import asyncio
 
+_JOIN_SECONDS = 1.0
+logger = logging.getLogger("penstock.runtime")
 _Start = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], Context | None, bool]
 
 
@@ -118,7 +122,9 @@ class FlowLoop:
         if self._thread is None or self._loop is None:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._thread.join(_JOIN_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("1 event loop could not be stopped: a task blocks it.")
         self._thread = self._loop = self._thread_id = None
 
     def opened(self) -> asyncio.AbstractEventLoop:
@@ -180,6 +186,8 @@ class LoopAlarm:
         alarm = cls._alarms.get(loop)
         if alarm is None:
             alarm = cls._alarms[loop] = cls(weakref.proxy(loop))
+        # A loop may be run by one thread now and by another one later.
+        alarm._thread_id = get_ident()
         return alarm
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -202,7 +210,9 @@ class LoopAlarm:
         self._done.append(waiter)
         if not self._is_scheduled:
             self._is_scheduled = True
-            self.loop.call_soon_threadsafe(self._drain)
+            # Nobody waits on a loop that is closed or gone.
+            with suppress(RuntimeError, ReferenceError):
+                self.loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._is_scheduled = False

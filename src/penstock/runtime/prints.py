@@ -10,12 +10,9 @@ import threading
 from typing import Any
 
 from penstock.runtime.context import current_run
-from penstock.runtime.logs import record_line, records
+from penstock.runtime.logs import RunLogger
 
-PRINTS = "penstock.prints"
-"""The logger name of recorded prints. They do not go through `logging`, where they would appear
-a second time."""
-
+_logger = logging.getLogger("penstock.prints")
 _builtin_print = builtins.print
 _print = builtins.print
 _printing = threading.local()
@@ -41,8 +38,7 @@ def _recording_print(*values: Any, **options: Any) -> None:
     line = io.StringIO()
     _builtin_print(*values, **{**options, "file": line, "end": "", "flush": False})
     text = line.getvalue()
-    if records(logging.INFO):
-        record_line(run, logging.INFO, PRINTS, text)
+    RunLogger(_logger, run).info("%s", text)
     options.pop("sep", None)
     return _contained_print((text,), options)
 

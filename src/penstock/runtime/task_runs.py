@@ -12,6 +12,7 @@ from penstock.core.inputs import Found
 from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, run_life
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
+from penstock.errors import InvalidNameError
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
@@ -22,7 +23,7 @@ from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
 from penstock.runtime.prints import record_prints
 from penstock.runtime.upstreams import keys_of, run_of
-from penstock.states import AWAITING_RETRY, RETRYING, State, StateType
+from penstock.states import AWAITING_RETRY, RETRYING, State, StateType, describe_exception
 
 if TYPE_CHECKING:
     from penstock.runtime.live import LiveFlowRun
@@ -39,6 +40,9 @@ def make_task_run(
     """
     now = time_ns()
     run = TaskRun(task, new_task_run_key(now), now)
+    if task.task_run_name is not None:
+        # What may fail comes before anything is counted.
+        run.custom_name = named(task.task_run_name, task.parameter_names, values)
     if live is not None:
         run.identity = _identity(task, values, found, live)
         if live.kept and run.identity in live.kept:
@@ -61,21 +65,34 @@ def make_task_run(
     if task.log_prints:
         run.log_prints = True
         record_prints()
-    if task.task_run_name is not None:
-        run.custom_name = named(task.task_run_name, task.parameter_names, values)
     return run
 
 
 def named(template: Any, names: tuple[str, ...], values: tuple[object, ...]) -> str:
-    """Make the name of a run from its template: a format string, or a callable."""
-    if callable(template):
-        return clean_text(str(template()), LONGEST_NAME)
-    return clean_text(template.format(**dict(zip(names, values, strict=True))), LONGEST_NAME)
+    """Make the name of a run from its template: a format string, or a callable.
+
+    Raises:
+        InvalidNameError: the template cannot be filled in, the callable raised or gave no text.
+    """
+    try:
+        if callable(template):
+            name = template()
+        else:
+            name = template.format(**dict(zip(names, values, strict=True)))
+    except Exception as exc:
+        raise InvalidNameError(
+            f"The run name template {template!r} failed: {describe_exception(exc)}"
+        ) from exc
+    if not isinstance(name, str):
+        raise InvalidNameError(f"The run name template {template!r} gave {name!r}, not a text.")
+    return clean_text(name, LONGEST_NAME)
 
 
 def _identity(
     task: Any, values: tuple[object, ...], found: Found | None, live: LiveFlowRun
 ) -> bytes | None:
+    if task.held:
+        values = (*task.held, *values)
     digest = input_digest(task.key, values, identity_of, found) if values else task.digest
     if digest is None:
         return None

@@ -18,6 +18,7 @@ from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.context import current_run
 from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
+from penstock.runtime.settling import catch_up
 from penstock.runtime.upstreams import run_of
 from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
 
@@ -29,6 +30,7 @@ _SLICE_SECONDS = 0.25
 def wait_for_run(run: TaskRun, timeout: float | None) -> bool:
     """Block until a task run is over; tell whether it is."""
     live = run.live
+    catch_up()
     _refuse_to_block_the_loop(run)
     if current_slot.get() is not None and timeout is None:
         # A worker that would only wait can as well do the work itself.
@@ -48,6 +50,7 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
         runs: the task runs that are expected to ring.
         timeout: seconds; None waits as long as it takes.
     """
+    catch_up()
     try:
         return bell.get_nowait()
     except Empty:

@@ -220,11 +220,13 @@ class BaseTaskRunner(abc.ABC):
         return False
 
     async def _follow(self, call: Call) -> None:
-        state: State | None = None
         try:
             await self.submit(call.key, call)
-            while state is None:
-                state = await self.wait(call.key)
+            state = await self.wait(call.key)
+            if not isinstance(state, State):
+                raise TaskRunnerError(
+                    f"{self}.wait gave {state!r} instead of the State of a call that has ended."
+                )
         except BaseException as exc:
             call.finished(exception_to_crashed_state(exc))
             if not isinstance(exc, Exception):

@@ -51,6 +51,12 @@ class Worker(threading.Thread):
         self.awake = threading.Lock()
         self.awake.acquire()
         self._pool = pool
+        self._is_dismissed = False
+
+    def dismiss(self) -> None:
+        """Let the thread end, which is at rest."""
+        self._is_dismissed = True
+        self.awake.release()
 
     def run(self) -> None:
         """Run calls until the pool closes."""
@@ -63,7 +69,7 @@ class Worker(threading.Thread):
             else:
                 pool.rest(self)
                 self.awake.acquire()
-                if pool.is_closing:
+                if self._is_dismissed:
                     return
 
     def _execute(self, call: Call) -> None:
@@ -148,7 +154,7 @@ class WorkerPool:
             self._awake -= 1
             if self.is_closing:
                 self._workers.remove(worker)
-                worker.awake.release()
+                worker.dismiss()
             else:
                 self._idle.append(worker)
         if self._sync_calls or self._async_calls:
@@ -202,7 +208,7 @@ class WorkerPool:
             workers = list(self._workers)
             for worker in self._idle:
                 self._workers.remove(worker)
-                worker.awake.release()
+                worker.dismiss()
             self._idle.clear()
         deadline = monotonic() + _JOIN_SECONDS
         for worker in workers:

@@ -9,6 +9,7 @@ from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
 from penstock.task_runners.pool import WorkerPool
 from penstock.task_runners.queues import take_back
+from penstock.task_runners.slots import slot_left
 
 
 class SequentialTaskRunner(BaseTaskRunner):
@@ -50,7 +51,8 @@ class SequentialTaskRunner(BaseTaskRunner):
             elif call.loop.runs_here():
                 self._turns.put([call])
             else:
-                call.loop.run(call.arun)
+                with slot_left():
+                    call.loop.run(call.arun)
 
     def take_back(self, call: Call) -> bool:
         return take_back(call)

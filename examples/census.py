@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sysconfig
 import time
 import tokenize
@@ -22,9 +23,10 @@ from pathlib import Path
 from penstock import flow, get_run_logger, task
 from penstock.task_runners import BaseTaskRunner, ConcurrentTaskRunner, SequentialTaskRunner
 
-RUNNERS: dict[str, type[BaseTaskRunner]] = {
-    "sequential": SequentialTaskRunner,
-    "concurrent": ConcurrentTaskRunner,
+# Parsing keeps a processor busy: more threads than processors would only stand in each other's way.
+RUNNERS: dict[str, BaseTaskRunner] = {
+    "sequential": SequentialTaskRunner(),
+    "concurrent": ConcurrentTaskRunner(max_workers=os.cpu_count()),
 }
 SHOWN = 20  # packages in the table
 SINGLE = "(single modules)"
@@ -134,7 +136,7 @@ def total(summaries: list[Summary]) -> Measures:
     return sum((summary.measures for summary in summaries), Measures())
 
 
-@flow
+@flow(task_runner=RUNNERS["concurrent"])
 def census(folder: str | None = None, limit: int | None = None) -> dict[str, int]:
     """Measure every Python file below a folder and print a table by package."""
     started = time.perf_counter()
@@ -195,7 +197,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N files")
     parser.add_argument("--folder", metavar="PATH", help="default: Python's standard library")
     options = parser.parse_args()
-    census.task_runner = RUNNERS[options.runner]()
+    census.task_runner = RUNNERS[options.runner]
     census(options.folder, options.limit)
 
 

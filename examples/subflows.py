@@ -1,6 +1,7 @@
 """Compare packages of the standard library: a flow that other flows call.
 
     python examples/subflows.py
+    penstock run examples/subflows.py:compare -p first=re
 
 `count_words` is a flow like any other: called, it runs as a subflow and gives its value;
 submitted, it runs beside others and gives a future. Each has a flow run of its own.

@@ -24,6 +24,7 @@ from penstock.states import (
     Failed,
     Pending,
     Running,
+    describe_exception,
     exception_to_crashed_state,
 )
 
@@ -101,6 +102,14 @@ def test_first_failure_in_a_collection_is_raised() -> None:
 def test_crash_messages(exc: BaseException, message: str) -> None:
     state = exception_to_crashed_state(exc)
     assert (state.type, state.message) == (StateType.CRASHED, message)
+
+
+def test_exception_whose_text_cannot_be_made_is_described() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    assert describe_exception(Mute()) == "Mute: <its text cannot be shown>"
 
 
 def test_state_survives_pickle() -> None:

@@ -295,6 +295,6 @@ def describe_exception(exc: BaseException) -> str:
     """Phrase an exception as "Type: text", whatever its own `__str__` does."""
     try:
         text = str(exc)
-    except Exception:
+    except BaseException:  # were it SystemExit: the run has to end in some state
         text = "<its text cannot be shown>"
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

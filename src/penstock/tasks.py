@@ -307,7 +307,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
 
     Args:
         fn: the function, when used without parentheses. Any callable: a closure, a lambda, a
-            method, a `functools.partial`, an `async def`.
+            method, a `functools.partial`, an `async def`; in a class, write `@task` above
+            `@classmethod`.
         name: its name; default the function's with `_` as `-`.
         description: default the function's docstring.
         tags: added to those in force where a run is created.

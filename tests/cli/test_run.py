@@ -120,6 +120,43 @@ def test_file_that_cannot_be_loaded(write: Callable[[str], str]) -> None:
     assert "etl.py:2 in <module>   x = 1 / 0" in said.splitlines()[1]
 
 
+def test_what_was_not_ready_is_told_with_what_it_needs(write: Callable[[str], str]) -> None:
+    file = write(
+        """
+        @task
+        def clean(n):
+            return 6 // n
+
+        @task
+        def use(n):
+            return n
+
+        @flow
+        def main():
+            use.map(use.map(clean.map([3, 0, 2])))
+        """
+    )
+    said = penstock("run", file, check=1).stderr
+    assert "2 task runs were not ready because they need clean-1." in said
+    assert "2 task runs were not ready because they need clean-1." in penstock("show").stdout
+
+
+def test_wrong_call_inside_a_flow_is_a_failure_of_the_flow(write: Callable[[str], str]) -> None:
+    file = write(
+        """
+        @task
+        def one(n):
+            return n
+
+        @flow
+        def main(number: int = 3):
+            return one(number, 2)
+        """
+    )
+    assert "ParameterBindError" in penstock("run", file, check=1).stderr
+    penstock("run", file, "-p", "number=x", check=2)
+
+
 def test_quiet_run_says_only_errors(etl: str) -> None:
     assert penstock("run", f"{etl}:good", "-q").stderr == ""
     said = penstock("run", f"{etl}:etl", "-q", check=1).stderr

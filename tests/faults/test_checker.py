@@ -85,9 +85,7 @@ def test_good_history_has_no_problems(penstock_home: Path) -> None:
     ("invariant", "statement"),
     [(name, statement) for name, statements in MUTATIONS.items() for statement in statements],
 )
-def test_mutated_history_is_found_out(
-    penstock_home: Path, invariant: str, statement: str
-) -> None:
+def test_mutated_history_is_found_out(penstock_home: Path, invariant: str, statement: str) -> None:
     path = write_history(penstock_home)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TRIGGER task_runs_final_states")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic, time_ns
 from typing import Any
@@ -54,8 +54,8 @@ class Definition:
 
     name = key = "load"
     is_async = False
-    parameter_names = ()
-    hooks: dict[StateType, Any] = {}
+    parameter_names: tuple[str, ...] = ()
+    hooks: Mapping[StateType, Sequence[Callable[..., Any]]] = {}
 
 
 class Live:
@@ -143,7 +143,7 @@ def test_run_that_ends_while_its_row_is_made_is_written_with_its_end_only() -> N
     with recording(store) as recorder:
         now = time_ns()
         run = EndsWhileRead(Definition(), new_task_run_key(now), now)
-        run.live, run.task_number = live, 1  # type: ignore[assignment]
+        run.live, run.task_number = live, 1
         recorder.record(CHANGED, run)
         recorder.flush()
         assert store.rows() == []
@@ -333,29 +333,26 @@ def test_flush_after_close_says_so_and_keeps_nothing(used: bool) -> None:
     assert not recorder.entries
 
 
-def test_close_while_others_record_and_flush_hangs_nobody() -> None:
-    for _ in range(20):
-        recorder = Recorder(MemoryStore(), "0")
-        going = threading.Barrier(5)
-        over = threading.Event()
+@pytest.mark.parametrize("_", range(20))
+def test_close_while_others_record_and_flush_hangs_nobody(_: int) -> None:
+    recorder = Recorder(MemoryStore(), "0")
+    going = threading.Barrier(5)
 
-        def work(recorder: Recorder = recorder, going: threading.Barrier = going) -> None:
-            going.wait(PATIENCE)
-            while not over.is_set():  # noqa: B023
-                recorder.record(ENDED, end(new_run(Live())))
-                recorder.flush()
-
-        results: list[BaseException | None] = []
-        threads = [
-            threading.Thread(target=lambda: results.append(within_time(work))) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
+    def work() -> None:
         going.wait(PATIENCE)
-        recorder.close()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert [type(result) for result in results] == [HistoryUnavailable] * 4
+        while True:
+            recorder.record(ENDED, end(new_run(Live())))
+            recorder.flush()
+
+    results: list[BaseException | None] = []
+    threads = [threading.Thread(target=lambda: results.append(within_time(work))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    going.wait(PATIENCE)
+    recorder.close()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert [type(result) for result in results] == [HistoryUnavailable] * 4
 
 
 def test_write_is_on_its_way_within_the_rhythm() -> None:

@@ -327,3 +327,19 @@ def test_forked_child_writes_only_by_a_store_of_its_own(path: Path) -> None:
     assert select(path, "SELECT count(*) FROM task_runs") == [(20,)]
     assert select(path, "SELECT count(*) FROM flow_runs") == [(3,)]
     assert is_sound(path)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_rows_with_and_without_rare_columns_in_one_group(
+    store: SQLiteStore, path: Path, newest_first: bool
+) -> None:
+    waiting, done = new_id(), new_id()
+    rows = [
+        task_run_row(new_id(), id=waiting, seq=1, state="SCHEDULED", message="why", ended_at=None),
+        task_run_row(new_id(), id=waiting, seq=2, state="RUNNING", ended_at=None),
+        task_run_row(new_id(), id=done, seq=3, state="RUNNING", ended_at=None),
+        task_run_row(new_id(), id=done, seq=4, state="FAILED", message="no", detail="{}"),
+    ]
+    store.write(Group(task_runs=rows[::-1] if newest_first else rows))
+    query = "SELECT state, seq, message, detail FROM task_runs ORDER BY id"
+    assert select(path, query) == [("RUNNING", 2, None, None), ("FAILED", 4, "no", "{}")]

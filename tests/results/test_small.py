@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def test_value_comes_back_exactly(value: object) -> None:
     data, codec = encode_small(value)
     assert data is not None
     back = DECODERS[codec](data)
-    assert back == value and type(back) is type(value) and repr(back) == repr(value)
+    assert back == value
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
 
 
 @pytest.mark.parametrize("size", [SMALL_RESULT_LIMIT - 2, SMALL_RESULT_LIMIT - 1])
@@ -57,7 +60,7 @@ def test_limit_is_on_the_encoded_size(size: int) -> None:
     assert (data is not None) == (size + 2 <= SMALL_RESULT_LIMIT)
 
 
-LARGE = {
+LARGE: dict[str, Callable[[], object]] = {
     "str": lambda: "x" * 50_000_000,
     "bytes": lambda: b"x" * 50_000_000,
     "bytearray": lambda: bytearray(50_000_000),

@@ -155,7 +155,7 @@ def test_flows_inside_tasks(task_runner: BaseTaskRunner, how: str) -> None:
 
     @task
     def sync_task() -> Any:
-        return child(1), async_child(1)  # type: ignore[unused-coroutine]
+        return child(1), async_child(1)
 
     @task
     async def async_task() -> Any:

@@ -43,9 +43,7 @@ def loggers_as_before() -> Iterator[None]:
         logs_module._uninstall(name)
 
 
-def test_lines_of_flow_task_and_thread_belong_to_their_run(
-    penstock_home: Path, lines: Any
-) -> None:
+def test_lines_of_flow_task_and_thread_belong_to_their_run(penstock_home: Path, lines: Any) -> None:
     @task
     def speak() -> None:
         logger = get_run_logger()
@@ -112,15 +110,18 @@ def test_order_within_one_attempt(penstock_home: Path) -> None:
 
 def test_thread_that_outlives_its_attempt_logs_for_that_one(lines: Any) -> None:
     waiting = threading.Event()
-    threads = []
+    threads: list[threading.Thread] = []
 
     @task(retries=1)
     def talk() -> None:
         logger = get_run_logger()
         if not threads:
-            threads.append(
-                threading.Thread(target=lambda: waiting.wait(PATIENCE) and logger.info("late"))
-            )
+
+            def speak_late() -> None:
+                waiting.wait(PATIENCE)
+                logger.info("late")
+
+            threads.append(threading.Thread(target=speak_late))
             threads[0].start()
             raise ValueError("first")
         waiting.set()
@@ -191,7 +192,8 @@ def test_exception_in_a_line_is_recorded_with_its_traceback(lines: Any) -> None:
 
     main()
     ((message, level, _, _),) = lines()
-    assert message.startswith("it failed\nTraceback") and "ValueError: token=***" in message
+    assert message.startswith("it failed\nTraceback")
+    assert "ValueError: token=***" in message
     assert level == logging.ERROR
 
 
@@ -203,7 +205,8 @@ def test_long_line_keeps_its_head_and_tail(lines: Any) -> None:
     main()
     message = lines()[0][0]
     assert len(message) == 32_768
-    assert message.startswith("headxxx") and message.endswith("xxxtail")
+    assert message.startswith("headxxx")
+    assert message.endswith("xxxtail")
     assert "more]" in message
 
 

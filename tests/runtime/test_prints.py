@@ -20,9 +20,7 @@ def prints_in(home: Path) -> list[str]:
     return [message for (message,) in select(home / "history.db", query)]
 
 
-def test_options_of_print_are_kept(
-    penstock_home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_print_are_kept(penstock_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = io.StringIO()
 
     @flow(log_prints=True)

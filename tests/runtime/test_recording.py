@@ -327,9 +327,7 @@ def run_python(script: str, timeout: float = 30.0) -> subprocess.CompletedProces
 
 def test_lone_tasks_are_written_at_exit(penstock_home: Path) -> None:
     done = run_python(
-        "from penstock import task\n"
-        "@task\ndef t(x): pass\n"
-        "for n in range(500): t(n)\n"
+        "from penstock import task\n@task\ndef t(x): pass\nfor n in range(500): t(n)\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert select(penstock_home / "history.db", "SELECT count(*) FROM task_runs") == [(500,)]

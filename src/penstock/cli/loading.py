@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import os
+import shlex
 import sys
 import types
 import typing
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.cli.exits import usage_error
+from penstock.cli.tracebacks import shown_path
 
 
 class LoadingFailed(Exception):
@@ -93,9 +95,10 @@ def find_flow(module: types.ModuleType, name: str | None) -> Any:
         return named_main[0]
     if not flows:
         raise usage_error(f"{file} has no flow.", "Put @flow above a function at its top level.")
+    path = shlex.quote(shown_path(str(module.__file__)))
     raise usage_error(
         f"{file} has {len(distinct)} flows: {', '.join(own)}.",
-        f"Say which: penstock run {file}:{next(iter(own))}",
+        f"Say which: penstock run {path}:{next(iter(own))}",
     )
 
 

@@ -16,8 +16,8 @@ from penstock.errors import InvalidOptionError
 class Decorated:
     """A function that was decorated. In a class it binds like the function itself.
 
-    Takes a `staticmethod` or `classmethod` as well, so that the decorators may stand in any
-    order.
+    Takes a `staticmethod` or `classmethod` as well. That is the order to use for class methods:
+    from Python 3.13 on, `@classmethod` above would hand the class to calls but not to `.submit`.
 
     Args:
         fn: the function, or any other callable.
@@ -47,6 +47,8 @@ class Decorated:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind what was decorated in a class to an instance, as its function would be."""
         get = getattr(type(self._source), "__get__", None)
+        if isinstance(self._source, partial):
+            get = None  # whether a partial binds depends on the version of Python
         bound = self.fn if get is None else get(self._source, instance, owner)
         return self if bound is self.fn else self._bound_to(bound)
 

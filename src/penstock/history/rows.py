@@ -93,7 +93,8 @@ def log_row(
     run: Run, attempt: int, at: int, level: int, logger: str, message: str
 ) -> tuple[Any, ...]:
     """Give the row of a log line that an attempt of a run wrote."""
-    flow_key, task_key = run.key, None
+    flow_key: bytes | None = run.key
+    task_key = None
     if isinstance(run, TaskRun):
         task_key = run.key
         flow_key = run.live.flow_run.key if run.live is not None else None

@@ -34,7 +34,7 @@ from penstock.history.gate import Patience, WriteGate, logger
 from penstock.history.locations import sqlite_path, sqlite_uri
 from penstock.history.schema import inspect_file, migrate
 from penstock.history.sqlite_errors import SQLITE_ERRORS, is_busy, refused, told
-from penstock.history.statements import Insertion, Row
+from penstock.history.statements import Insertion, Row, SplitInsertion
 
 PATIENCE = 5.0
 """Seconds that a write waits for other programs; the recorder then tries again."""
@@ -244,14 +244,28 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _insertions(connection: sqlite3.Connection) -> tuple[Insertion, ...]:
+# Empty in the row of a run that simply completed.
+_RARE = ("name", "state_name", "message", "states", "detail")
+
+
+def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsertion, ...]:
     most = min(_MOST_VARIABLES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
     return (
         Insertion("write_flow_runs", len(FLOW_RUN_COLUMNS), most, repeatable=True),
         Insertion("write_tasks", len(TASK_COLUMNS), most, repeatable=True),
-        Insertion("write_task_runs", len(TASK_RUN_COLUMNS), most, repeatable=True),
+        _task_run_insertion(most),
         Insertion("write_logs", len(LOG_COLUMNS), most, repeatable=False),
         Insertion("write_counts", len(COUNT_COLUMNS), most, repeatable=True),
+    )
+
+
+def _task_run_insertion(most: int) -> SplitInsertion:
+    width = len(TASK_RUN_COLUMNS)
+    return SplitInsertion(
+        Insertion("write_task_runs", width, most, repeatable=True),
+        Insertion("write_ordinary_task_runs", width - len(_RARE), most, repeatable=True),
+        TASK_RUN_COLUMNS,
+        _RARE,
     )
 
 

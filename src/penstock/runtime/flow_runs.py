@@ -330,6 +330,9 @@ class FlowExecution:
                 value = settled_value(await collected(self.flow.fn(*args, **kwargs)))
                 await self._aleave()
                 await _settled_elsewhere(value)
+            if limit.expired():
+                # The flow's code has swallowed the cancellation.
+                raise TimeoutError
             return self._conclude(value)
         except BaseException as exc:
             return await self._abroken_off(exc, limit.expired() and isinstance(exc, TimeoutError))

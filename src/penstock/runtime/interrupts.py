@@ -42,7 +42,7 @@ _WAITS = frozenset(
         "FlowExecution._leave",
         "FlowExecution._perform",
         "FlowExecution._broken_off",
-        "FlowLoop.run",
+        "FlowLoop._run",
         "LiveFlowRun._retry_here",
         "RunningRunner.start",
         "_sliced",

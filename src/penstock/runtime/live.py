@@ -39,9 +39,9 @@ from penstock.runtime.cancellation import (
     stop_all,
 )
 from penstock.runtime.context import current_run
-from penstock.runtime.loops import FlowLoop
+from penstock.runtime.loops import FlowLoop, PassingLoop, is_loop_thread
 from penstock.runtime.runners import Runners
-from penstock.runtime.settling import take_turn
+from penstock.runtime.settling import call_back, contained, take_turn
 from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
 from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_of
 from penstock.runtime.waiting import wait_for_run
@@ -222,7 +222,7 @@ class LiveFlowRun:
         submitter = current_run.get()
         if loop.runs_here() and (submitter is None or submitter.is_async):
             return loop
-        return self.side_loop
+        return PassingLoop() if is_loop_thread() else self.side_loop
 
     def _await_upstreams(self, call: TaskCall, upstreams: Upstreams) -> bool:
         """Have the call go on once its upstreams have settled; tell whether that is now."""
@@ -358,7 +358,7 @@ class LiveFlowRun:
             self.note_end(run, state)
             run.outcome = state
             if run.callbacks:
-                _call_back(run, run.callbacks)
+                call_back(run, run.callbacks)
             call.let_go()
 
     def note_end(self, run: TaskRun, state: State) -> None:
@@ -399,7 +399,7 @@ class LiveFlowRun:
             callbacks.remove(function)
         except ValueError:
             return
-        _contained(function, run)
+        contained(function, run)
 
     def call_of(self, run: TaskRun) -> TaskCall | None:
         """Give the call of a task run that is open, else None."""
@@ -481,23 +481,3 @@ def _end_in_caller(call: TaskCall) -> None:
     """On a runner that runs calls in the caller, wait right here until the run is over."""
     if call.runner.runs_in_caller and not call.loop.runs_here():
         wait_for_run(call.task_run, None)
-
-
-def _call_back(run: TaskRun, callbacks: list[Callable[[TaskRun], object]]) -> None:
-    """Call the functions that wait for the end of a run, first come first served."""
-    # Taken from the end, which costs the same however many there are.
-    callbacks.reverse()
-    while callbacks:
-        try:
-            callback = callbacks.pop()
-        except IndexError:
-            break
-        _contained(callback, run)
-
-
-def _contained(function: Callable[[TaskRun], object], run: TaskRun) -> None:
-    try:
-        function(run)
-    except BaseException:
-        # Also a SystemExit: it would end a thread of ours, and tell nobody.
-        logger.exception("A callback of task run %r failed.", run.name)

@@ -98,8 +98,14 @@ class FlowLoop:
     def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run a coroutine function on the loop, in the current context, and wait for its end.
 
-        Blocks the calling thread, which must not be the loop's own.
+        Blocks the calling thread. When that runs a loop of ours, which may be this one or be
+        waited for by this one, another loop does the work.
         """
+        if is_loop_thread():
+            return PassingLoop().run(function)
+        return self._run(function)
+
+    def _run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         import asyncio
 
         context = copy_context()
@@ -134,7 +140,7 @@ class FlowLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
+                self._thread = _LoopThread(
                     target=_serve, args=(self._loop,), name="penstock-loop", daemon=True
                 )
                 self._thread.start()
@@ -158,6 +164,36 @@ class FlowLoop:
         if not keeps_itself:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+class _LoopThread(threading.Thread):
+    """A thread that runs a loop of ours."""
+
+
+def is_loop_thread() -> bool:
+    """Tell whether the calling thread runs a loop of ours."""
+    return isinstance(threading.current_thread(), _LoopThread)
+
+
+class PassingLoop(FlowLoop):
+    """A loop for one piece of work, in a thread that ends with it."""
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        loop = FlowLoop()
+        try:
+            return loop._run(function)
+        finally:
+            loop.close()
+
+    def spawn(
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *arguments: Any,
+        context: Context | None = None,
+        keeps_itself: bool = False,
+    ) -> None:
+        work = (partial(function, *arguments),)
+        threading.Thread(target=self.run, args=work, name="penstock-loop", daemon=True).start()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

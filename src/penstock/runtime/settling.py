@@ -6,12 +6,17 @@ taken one after another rather than inside each other, so that no chain is too l
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from penstock.runs import TaskRun
+from penstock.runtime.interrupts import was_sent
+
+logger = logging.getLogger("penstock.flow_runs")
 _End = Callable[[Any, Any], None]
 _thread = threading.local()
 
@@ -48,3 +53,26 @@ def out_of_turn() -> Iterator[None]:
         yield
     finally:
         _thread.queue = queue
+
+
+def call_back(run: TaskRun, callbacks: list[Callable[[TaskRun], object]]) -> None:
+    """Call the functions that wait for the end of a run, first come first served."""
+    # Taken from the end, which costs the same however many there are.
+    callbacks.reverse()
+    while callbacks:
+        try:
+            callback = callbacks.pop()
+        except IndexError:
+            break
+        contained(callback, run)
+
+
+def contained(function: Callable[[TaskRun], object], run: TaskRun) -> None:
+    """Call a function with a run that has ended; what it raises is logged."""
+    try:
+        function(run)
+    except BaseException as exc:
+        if was_sent(exc):
+            raise
+        # Also a SystemExit: it would end a thread of ours, and tell nobody.
+        logger.exception("A callback of task run %r failed.", run.name)

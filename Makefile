@@ -20,6 +20,8 @@ help:
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/census.py
+	@echo
+	@echo "The run is recorded. Look at it: $(BIN)/penstock show"
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest

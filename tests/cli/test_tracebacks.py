@@ -160,3 +160,6 @@ def test_same_error() -> None:
         {"type": "E", "message": "m", "traceback": one.replace("Traceback", "Traceback", 1)}
     )
     assert same_error({"type": "E", "message": "m"}) != same_error({"type": "E", "message": "n"})
+    assert same_error({"type": "E", "message": "row 7: 'x'"}) == same_error(
+        {"type": "E", "message": "row 8: 'y'"}
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -23,19 +23,22 @@ _MOST_GROUPS = 5
 
 @dataclass
 class Failure:
-    """Failures with the same error; the first of their task runs are kept."""
+    """Failures of one kind at one place; the first error and the first task runs are kept."""
 
     error: dict[str, Any]
     task_runs: list[dict[str, Any]]
     count: int
     not_ready: int = 0  # task runs that were never started because they need these
+    texts: set[str] = field(default_factory=set)  # the errors, in one line each
 
     def tells(self, error: dict[str, Any]) -> bool:
         """Whether another error, of the flow, is this one."""
-        return (error.get("type"), error.get("message")) == (
-            self.error.get("type"),
-            self.error.get("message"),
-        )
+        return self.has_text(error_text(error))
+
+    def has_text(self, text: str) -> bool:
+        """Whether one of these reads like this, in its first line."""
+        text = _first_line(text)
+        return text in self.texts or text == _first_line(error_text(self.error))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the shape of `--json`."""
@@ -65,6 +68,7 @@ def _add(groups: dict[tuple[object, ...], Failure], task_run: dict[str, Any]) ->
     error = error_of(task_run)
     failure = groups.setdefault(same_error(error), Failure(error, [], 0))
     failure.count += 1
+    failure.texts.add(_first_line(error_text(error)))
     if len(failure.task_runs) < 100:
         failure.task_runs.append(task_run)
     return failure
@@ -143,7 +147,9 @@ def _headline(failure: Failure) -> str:
     crashed = first["state"]["type"] == "CRASHED"
     word = "TaskCrashed" if crashed else "TaskFailed"
     if failure.count > 1:
-        return f"{word}: {failure.count:,} task runs {'crashed' if crashed else 'failed'}: {what}"
+        others = " (others read differently)" if len(failure.texts) > 1 else ""
+        how = "crashed" if crashed else "failed"
+        return f"{word}: {failure.count:,} task runs {how}: {what}{others}"
     attempt = first.get("attempt") or 1
     after = f" after {attempt} attempts" if attempt > 1 else ""
     return f"{word}: {clean(first['name'])} {'crashed' if crashed else 'failed'}{after}: {what}"
@@ -161,3 +167,7 @@ def _not_ready(failure: Failure) -> str:
     they = "it needs" if number == 1 else "they need"
     what = clean(failure.task_runs[0]["name"]) if failure.count == 1 else "one of these"
     return f"{were} not ready because {they} {what}."
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0]

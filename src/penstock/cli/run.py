@@ -107,7 +107,8 @@ def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, An
         prepare: gives the flow and its parameters; called when prints are looked after already.
     """
     sample = Sample(_live_flow_runs)
-    stopping = Stopping(session.err.line)
+    # Below the live block, which stays where it is.
+    stopping = Stopping(lambda text: session.err.line(text if session.err.plain else "\n" + text))
     with _stdout_for_json(session):
         try:
             with shown_progress(session.err, sample, quiet=session.quiet), stopping.watched():

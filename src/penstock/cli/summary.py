@@ -16,7 +16,6 @@ from penstock.cli.text import clean, cut, duration
 from penstock.cli.tracebacks import describe, failure_lines
 from penstock.cli.words import (
     counts_line,
-    error_text,
     short,
     state_styles,
     state_word,
@@ -180,8 +179,7 @@ def _write_problem(session: Session, ending: Ending) -> None:
 
 def _is_told(problem: BaseException, failures: Sequence[Failure]) -> bool:
     """Tell whether a task's failure is this very exception."""
-    text = describe(problem)
-    return any(error_text(failure.error).split("\n", 1)[0] == text for failure in failures)
+    return any(failure.has_text(describe(problem)) for failure in failures)
 
 
 def _write_slowest(screen: Screen, ending: Ending) -> None:

@@ -22,6 +22,7 @@ _FRAME = re.compile(
     r'^[\s|+]*File "(?P<file>[^"]*)", line (?P<line>\d+)(?:, in (?P<function>.*))?$'
 )
 _LIBRARY = re.compile(r"(?:/lib/python3\.\d+)?/(?:site|dist)-packages/|/lib/python3\.\d+/")
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 _MOST_FRAMES = 6
 _MOST_CAUSES = 3
 _MOST_MEMBERS = 5
@@ -198,10 +199,13 @@ def _library_path(file: str) -> str:
 
 
 def same_error(error: dict[str, object]) -> tuple[object, ...]:
-    """Give what failures have in common that are told once: the kind, the text, and the place."""
+    """Give what failures have in common that are told once: the kind, the place and the text.
+
+    Numbers and what is quoted in the text do not count: often they are the value that was wrong.
+    """
     frames = _users_or_all(frames_in(str(error.get("traceback") or "")))
     places = tuple((frame.file, frame.line) for frame in frames)
-    return (error.get("type"), error.get("message"), places)
+    return (error.get("type"), _VALUES.sub("#", str(error.get("message"))), places)
 
 
 def _users_or_all(frames: Iterable[Frame]) -> list[Frame]:

@@ -33,6 +33,8 @@ _PAUSE_SECONDS = 0.002
 _MOST_PAUSES = 250
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LOGGING = logging.__file__
+# Tasks live here as in any other package.
+_WITH_TASKS = (_PACKAGE + "testing" + os.sep, _PACKAGE + "cli" + os.sep)
 # Functions of ours that call the user's code, and those that only wait.
 _CALLERS = frozenset({"Interruption.call", "attempt", "settled_value", "FlowExecution._body"})
 _WAITS = frozenset(
@@ -204,7 +206,8 @@ def is_bookkeeping(frame: FrameType | None) -> bool:
         code = frame.f_code
         if code.co_filename == _LOGGING:
             return True  # it may have taken the lock of a handler and not yet guarded it
-        if code.co_filename.startswith(_PACKAGE):
+        file = code.co_filename
+        if file.startswith(_PACKAGE) and not file.startswith(_WITH_TASKS):
             may_be_interrupted = _WAITS if frame is innermost else _CALLERS
             return code.co_qualname not in may_be_interrupted
         frame = frame.f_back

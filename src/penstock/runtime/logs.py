@@ -24,7 +24,10 @@ MOST_LINES = 100_000
 MOST_CHARACTERS = 10_000_000
 """Characters of log lines that are recorded of one attempt of a run."""
 
-_OWN = ("penstock", "penstock.flow_runs", "penstock.task_runs", "penstock.prints")
+_OWN = tuple(
+    logging.getLogger(f"penstock{rest}")
+    for rest in ("", ".flow_runs", ".task_runs", ".prints", ".history", ".hooks")
+)
 _installed: dict[str, RunLogHandler] = {}
 _levelled: set[str] = set()
 _lock = threading.Lock()
@@ -200,8 +203,8 @@ def install_log_handler(settings: Settings) -> None:
     the loggers it does not know.
     """
     wanted = ("penstock", *settings.loggers)
-    for name in _OWN:
-        logging.getLogger(name).disabled = False
+    for logger in _OWN:
+        logger.disabled = False
     if _installed.keys() == set(wanted) and all(
         handler.level == settings.log_level and handler in logging.getLogger(name).handlers
         for name, handler in _installed.items()

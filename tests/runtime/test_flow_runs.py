@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -168,3 +169,48 @@ def test_flows_inside_tasks(task_runner: BaseTaskRunner, how: str) -> None:
         return {"values": [sync_task.submit().result(), async_task.submit().result()]}
 
     assert parent() == {"values": [(2, 3), (2, 3)]}
+
+
+def test_a_runner_that_fails_to_stop_does_not_keep_the_others_running() -> None:
+    class FailsToStop(ConcurrentTaskRunner):
+        async def _start(self, exit_stack: AsyncExitStack) -> None:
+            await super()._start(exit_stack)
+            exit_stack.callback(self._fail)
+
+        def duplicate(self) -> FailsToStop:
+            return FailsToStop(self.max_workers)
+
+        def _fail(self) -> None:
+            raise OSError("stop failed")
+
+    @task
+    def one() -> int:
+        return 1
+
+    @task(task_runner=FailsToStop(2))
+    def two() -> int:
+        return 2
+
+    @flow
+    def both() -> Any:
+        return [one.submit(), two.submit()]
+
+    state = both(return_state=True)
+    assert state.is_crashed()
+    assert "stop failed" in str(state)
+
+
+@pytest.mark.parametrize("form", ["call", "submit"])
+def test_an_async_task_that_swallows_its_time_limit_is_timed_out(form: str) -> None:
+    @task(timeout_seconds=0.02)
+    async def stubborn() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        return "went on"
+
+    @flow
+    def wait_for_it() -> Any:
+        return stubborn(return_state=True) if form == "call" else stubborn.submit()
+
+    state = wait_for_it(return_state=True)
+    assert state.is_failed()

@@ -84,11 +84,15 @@ async def _awaited(result: Any, seconds: float | None) -> Any:
     asyncio = sys.modules["asyncio"]
     try:
         async with asyncio.timeout(seconds) as limit:
-            return await collected(result)
+            value = await collected(result)
     except TimeoutError:
         if limit.expired():
             raise _OutOfTime from None
         raise
+    if limit.expired():
+        # The function swallowed its cancellation and went on.
+        raise _OutOfTime
+    return value
 
 
 async def collected(result: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any
 
@@ -116,8 +117,10 @@ class Runners:
         """Stop every runner, the last one first."""
         started = {id(running): running for _, running in self._running.values()}
         self._running.clear()
-        for running in reversed(list(started.values())):
-            running.stop()
+        with ExitStack() as stack:
+            # The last one is stopped first, and one that fails does not keep the others running.
+            for running in started.values():
+                stack.callback(running.stop)
 
     def _find_or_start(self, wanted: BaseTaskRunner) -> RunningRunner:
         with self._lock:

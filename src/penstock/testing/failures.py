@@ -368,7 +368,9 @@ class CrashesContract:
             bad = interrupted_by.submit("SystemExit")
             futures += [add.submit(1, number) for number in range(3)]
             assert [future.result() for future in futures] == [1, 2, 3] * 2
-            assert bad.state.is_crashed()
+            state = bad.wait()
+            assert state is not None
+            assert state.is_crashed()
 
         example()
 

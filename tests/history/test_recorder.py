@@ -19,7 +19,7 @@ from penstock.runs import TaskRun
 from penstock.states import State, StateType
 
 PATIENCE = 10.0
-STATE, SEQ = 6, 2
+STATE, SEQ = 5, 2
 
 
 class MemoryStore(HistoryStore):

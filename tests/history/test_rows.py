@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from time import time_ns
 from typing import Any
 
@@ -35,7 +36,8 @@ def new_flow_run() -> FlowRun:
 
 def row_of(run: TaskRun) -> dict[str, Any]:
     type = run.type if run.last is None else run.last.type
-    return dict(zip(TASK_RUN_COLUMNS, task_run_row(run, type, 7, b"f"), strict=True))
+    row = task_run_row(run, type, 7, b"f")
+    return dict(zip_longest(TASK_RUN_COLUMNS, row))
 
 
 def flow_row_of(run: FlowRun) -> dict[str, Any]:

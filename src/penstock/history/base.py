@@ -57,10 +57,7 @@ TASK_RUN_COLUMNS = (
     "seq",
     "task",  # number of the task in its flow run, see TASK_COLUMNS
     "number",  # n of "<task>-<n>"
-    "name",  # None: "<task>-<number>"
     "state",
-    "state_name",
-    "message",
     "attempt",
     "created_at",
     "started_at",
@@ -70,10 +67,15 @@ TASK_RUN_COLUMNS = (
     "result",
     "result_codec",
     "upstream",  # ids of the upstream task runs, 16 bytes each, one after another; or None
+    # From here on empty in most rows; a row in which all of them are empty may end before.
+    "name",  # None: "<task>-<number>"
+    "state_name",
+    "message",
     "states",
     "detail",  # JSON object of what is rare: error, tags, worker, and parent_task_run_id,
     #            subflow_run_id as 32 hexadecimal digits
 )
+ORDINARY_TASK_RUN_COLUMNS = TASK_RUN_COLUMNS[: TASK_RUN_COLUMNS.index("name")]
 LOG_COLUMNS = ("flow_run_id", "task_run_id", "attempt", "at", "level", "logger", "message")
 COUNT_COLUMNS = ("flow_run_id", "task", "state", "number")
 

@@ -17,32 +17,29 @@ from penstock.runs import FlowRun, Run, TaskRun
 from penstock.states import StateType
 
 _LARGEST = 2**63 - 1
+_NOTHING_RARE = (None,) * 5
 
 
 def task_run_row(
     run: TaskRun, type: StateType, seq: int, flow_key: bytes | None
 ) -> tuple[Any, ...]:
-    """Give the row of a task run as it is now.
+    """Give the row of a task run as it is now; a short one when the rare columns are empty.
 
     Args:
         type: its state type, which the caller counts as well; another thread may change the run.
     """
-    name = run.custom_name
     last = run.last
     if last is None:
         state_name, message, ended_at = run.state_name, run.message, None
     else:
         state_name, message, ended_at = last.special_name, last.message, run.ended_at
-    return (
+    ordinary = (
         run.key,
         flow_key,
         seq,
         run.task_number,
         run.number,
-        None if name is None else clean_text(name, LONGEST_NAME),
         type.value,
-        state_name,
-        None if message is None else _message(message),
         run.attempt,
         run.created_at,
         run.started_at,
@@ -52,8 +49,17 @@ def task_run_row(
         run.kept,
         run.kept_codec,
         run.upstream or None,
+    )
+    name, detail = run.custom_name, _detail(run)
+    if (name, state_name, message, run.transitions, detail) == _NOTHING_RARE:
+        return ordinary
+    return (
+        *ordinary,
+        None if name is None else clean_text(name, LONGEST_NAME),
+        state_name,
+        None if message is None else _message(message),
         None if run.transitions is None else _transitions(run),
-        _detail(run),
+        detail,
     )
 
 

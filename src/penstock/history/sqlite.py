@@ -23,6 +23,7 @@ from penstock.history.base import (
     COUNT_COLUMNS,
     FLOW_RUN_COLUMNS,
     LOG_COLUMNS,
+    ORDINARY_TASK_RUN_COLUMNS,
     SCHEMA_VERSION,
     TASK_COLUMNS,
     TASK_RUN_COLUMNS,
@@ -245,7 +246,6 @@ def _make_folder(folder: Path) -> None:
 
 
 # Empty in the row of a run that simply completed.
-_RARE = ("name", "state_name", "message", "states", "detail")
 
 
 def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsertion, ...]:
@@ -260,12 +260,10 @@ def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsert
 
 
 def _task_run_insertion(most: int) -> SplitInsertion:
-    width = len(TASK_RUN_COLUMNS)
+    short = len(ORDINARY_TASK_RUN_COLUMNS)
     return SplitInsertion(
-        Insertion("write_task_runs", width, most, repeatable=True),
-        Insertion("write_ordinary_task_runs", width - len(_RARE), most, repeatable=True),
-        TASK_RUN_COLUMNS,
-        _RARE,
+        Insertion("write_task_runs", len(TASK_RUN_COLUMNS), most, repeatable=True),
+        Insertion("write_ordinary_task_runs", short, most, repeatable=True),
     )
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 Row = tuple[Any, ...]
 
 _QUERIES = Path(__file__).parent / "queries"
-_SIZES = (1, 4, 16, 64, 128, 256, 512, 1024, 4096)
+_SIZES = (1, 4, 16, 64, 128, 256, 512, 768, 1024, 1536, 4096)
 
 
 def load_query(name: str) -> str:
@@ -29,35 +28,25 @@ def load_query(name: str) -> str:
 
 
 class SplitInsertion:
-    """Inserts rows in which rare columns are empty by a statement that leaves those out.
+    """Inserts short rows, whose last columns are empty, by a statement that leaves those out.
 
     An empty value costs as much as any other on its way into the database: this saves a quarter
     of the time. The order of rows changes: they must be safe in any order within their group.
 
     Args:
         whole: inserts rows with all columns.
-        ordinary: inserts rows without the rare columns.
-        columns: all columns, in order.
-        rare: at least two of them.
+        short: inserts rows without the last ones.
     """
 
-    def __init__(
-        self, whole: Insertion, ordinary: Insertion, columns: Sequence[str], rare: Sequence[str]
-    ) -> None:
+    def __init__(self, whole: Insertion, short: Insertion) -> None:
         self._whole = whole
-        self._ordinary = ordinary
-        self._rare = itemgetter(*(columns.index(name) for name in rare))
-        self._others = itemgetter(*(n for n, name in enumerate(columns) if name not in rare))
-        self._nothing = (None,) * len(rare)
+        self._short = short
 
     def steps(self, rows: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
         """Give the statements and values that insert the rows."""
-        rare, others, nothing = self._rare, self._others, self._nothing
-        special = [row for row in rows if rare(row) != nothing]
-        yield from self._whole.steps(special)
-        if len(special) < len(rows):
-            ordinary = [others(row) for row in rows if rare(row) == nothing]
-            yield from self._ordinary.steps(ordinary)
+        width = self._short.width
+        yield from self._whole.steps([row for row in rows if len(row) != width])
+        yield from self._short.steps([row for row in rows if len(row) == width])
 
 
 class Insertion:
@@ -65,14 +54,14 @@ class Insertion:
 
     Args:
         query: name of the SQL file; `:rows` in it stands for the places of the values.
-        width: number of columns.
+        width: number of columns of each row.
         most_variables: what the database takes in one statement.
         repeatable: sending a row twice changes nothing.
     """
 
     def __init__(self, query: str, width: int, most_variables: int, *, repeatable: bool) -> None:
         self._query = query
-        self._width = width
+        self.width = width
         self._repeatable = repeatable
         largest = most_variables // width
         self.sizes = [*(size for size in _SIZES if size < largest), min(largest, _SIZES[-1])]
@@ -91,16 +80,20 @@ class Insertion:
             start += size
 
     def _size_for(self, remaining: int) -> int:
-        if self._repeatable:
-            return next((size for size in self.sizes if size >= remaining), self.sizes[-1])
-        return next(size for size in reversed(self.sizes) if size <= remaining)
+        largest = next(size for size in reversed(self.sizes) if size <= remaining)
+        if self._repeatable and largest < self.sizes[-1]:
+            filled = next(size for size in self.sizes if size >= remaining)
+            # Repeated rows cost as much as others, another step about as much as 64 of them.
+            if filled - remaining <= max(64, remaining // 8):
+                return filled
+        return largest
 
     def _text(self, size: int) -> str:
         text = self._texts.get(size)
         if text is None:
             # kept, because SQLite's compiled statement is found by this very text
             self._template = self._template or load_query(self._query)
-            places = f"({','.join('?' * self._width)})"
+            places = f"({','.join('?' * self.width)})"
             text = self._template.replace(":rows", ",".join([places] * size))
             self._texts[size] = text
         return text

@@ -51,10 +51,7 @@ CREATE TABLE task_runs (
     seq INTEGER NOT NULL,
     task INTEGER NOT NULL,
     number INTEGER,
-    name TEXT,
     state TEXT NOT NULL,
-    state_name TEXT,
-    message TEXT,
     attempt INTEGER,
     created_at INTEGER,
     started_at INTEGER,
@@ -64,6 +61,9 @@ CREATE TABLE task_runs (
     result BLOB,
     result_codec TEXT,
     upstream BLOB,
+    name TEXT,
+    state_name TEXT,
+    message TEXT,
     states TEXT,
     detail TEXT
 );

@@ -1,7 +1,7 @@
 INSERT INTO task_runs (
-    id, flow_run_id, seq, task, number, name, state, state_name, message, attempt,
-    created_at, started_at, ended_at, identity, parameters, result, result_codec,
-    upstream, states, detail
+    id, flow_run_id, seq, task, number, state, attempt, created_at, started_at, ended_at,
+    identity, parameters, result, result_codec, upstream,
+    name, state_name, message, states, detail
 )
 VALUES :rows
 ON CONFLICT (id) DO UPDATE SET

@@ -24,9 +24,10 @@ from penstock import flow, task
 
 @task
 def sync_task(name):
-    print("started", flush=True)
+    said = False
     while True:
         try:
+            said = said or print("started", flush=True) is None
             time.sleep(0.1)
         except BaseException:
             pass
@@ -34,9 +35,10 @@ def sync_task(name):
 
 @task
 async def async_task(name):
-    print("started", flush=True)
+    said = False
     while True:
         try:
+            said = said or print("started", flush=True) is None
             await asyncio.sleep(0.1)
         except BaseException:
             pass

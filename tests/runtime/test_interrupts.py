@@ -136,11 +136,13 @@ def test_cleaning_up_is_not_interrupted_again(place: Any) -> None:
 @pytest.mark.parametrize(("outer", "inner"), [(0.05, 9), (0.1, 0.05), (0.05, 0.05)])
 def test_calls_inside_each_other(place: Any, outer: float, inner: float) -> None:
     def work() -> None:
+        interruption = Interruption()
+        clock.call_later(inner, interruption.fire)
         try:
-            interrupted_after(inner, spin)
+            interruption.call(spin, (), {})
         except Interrupted:
-            if inner > outer:
-                raise
+            if not interruption.fired:
+                raise  # it was meant for the call around
         spin()
 
     began = time.monotonic()

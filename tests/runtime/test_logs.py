@@ -177,8 +177,16 @@ def test_logging_config_of_the_users_own_loses_no_line(lines: Any) -> None:
         get_run_logger().info(text)
 
     main("before")
+    loggers = [
+        each for each in logging.root.manager.loggerDict.values() if hasattr(each, "disabled")
+    ]
+    before = [(each, each.disabled) for each in loggers]
     logging.config.dictConfig({"version": 1})  # disables the loggers that exist
-    main("after")
+    try:
+        main("after")
+    finally:
+        for each, disabled in before:
+            each.disabled = disabled
     assert [line[0] for line in lines()] == ["before", "after"]
 
 

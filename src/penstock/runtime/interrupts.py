@@ -35,11 +35,12 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LOGGING = logging.__file__
 # Tasks live here as in any other package.
 _WITH_TASKS = (_PACKAGE + "testing" + os.sep, _PACKAGE + "cli" + os.sep)
-# Functions of ours that call the user's code, and those that only wait.
+# Functions of ours that call the user's code, and those that only wait. `Interruption.call` does
+# not count as waiting: what is on its way there may be the end of a call inside, and an exception
+# that arrived in it would be taken for that call's own.
 _CALLERS = frozenset({"Interruption.call", "attempt", "settled_value", "FlowExecution._body"})
 _WAITS = frozenset(
     {
-        "Interruption.call",
         "DirectCall._perform",
         "FlowExecution._leave",
         "FlowExecution._perform",
@@ -47,7 +48,7 @@ _WAITS = frozenset(
         "FlowLoop._run",
         "LiveFlowRun._retry_here",
         "RunningRunner.start",
-        "_sliced",
+        "take",
     }
 )
 

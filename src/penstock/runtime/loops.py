@@ -20,6 +20,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from penstock.runtime.blocking import take
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -109,7 +111,7 @@ class FlowLoop:
         import asyncio
 
         context = copy_context()
-        ended = SimpleQueue[Any]()
+        ended = SimpleQueue[tuple[Any, BaseException | None]]()
 
         async def contain() -> None:
             try:
@@ -118,7 +120,9 @@ class FlowLoop:
                 ended.put((None, exc))
 
         self.spawn(contain)
-        value, problem = ended.get()
+        told = take(ended)
+        assert told is not None
+        value, problem = told
         if problem is not None:
             raise problem
         return value

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any
 
+from penstock.runtime.blocking import take
 from penstock.runtime.loops import FlowLoop
 from penstock.task_runners.base import BaseTaskRunner
 
@@ -34,7 +35,7 @@ class RunningRunner:
             return
         started: SimpleQueue[BaseException | None] = SimpleQueue()
         self.loop.spawn(self._hold, started)
-        problem = started.get()
+        problem = take(started)
         if problem is not None:
             raise problem
 
@@ -45,7 +46,7 @@ class RunningRunner:
             _drive_by_hand(context.__aexit__(None, None, None))
         elif self._stop is not None:
             self._stop()
-            problem = self._ended.get()
+            problem = take(self._ended)
             if problem is not None:
                 raise problem
 

@@ -6,15 +6,14 @@ Before it waits, a task run says what it waits for, so that a circle of waits is
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import Any, TypeVar
 
 from penstock.errors import BlockingWaitError, DeadlockError
 from penstock.runs import FlowRun, TaskRun
+from penstock.runtime.blocking import take
 from penstock.runtime.context import current_run
 from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
@@ -23,8 +22,6 @@ from penstock.runtime.upstreams import run_of
 from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
 
 T = TypeVar("T")
-# A thread other than the main one can only be interrupted between two waits.
-_SLICE_SECONDS = 0.25
 
 
 def wait_for_run(run: TaskRun, timeout: float | None) -> bool:
@@ -58,7 +55,7 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
             _refuse_to_block_the_loop(run)
     # A wait that ends by itself makes no deadlock.
     with said_to_wait(runs if timeout is None else ()), slot_left():
-        return _sliced(bell, timeout)
+        return take(bell, timeout)
 
 
 def _run_inline(run: TaskRun) -> None:
@@ -76,19 +73,6 @@ def _run_inline(run: TaskRun) -> None:
                 call.run()
     finally:
         slot.take_home(lent)
-
-
-def _sliced(bell: SimpleQueue[T], timeout: float | None) -> T | None:
-    if threading.current_thread() is threading.main_thread() and timeout is None:
-        return bell.get()
-    deadline = None if timeout is None else monotonic() + timeout
-    while True:
-        left = _SLICE_SECONDS if deadline is None else deadline - monotonic()
-        try:
-            return bell.get(timeout=max(0.0, min(left, _SLICE_SECONDS)))
-        except Empty:
-            if deadline is not None and monotonic() >= deadline:
-                return None
 
 
 class AwaitedSignal:

@@ -1,0 +1,28 @@
+"""Block on a queue in slices, so that whoever waits can be interrupted."""
+
+from __future__ import annotations
+
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TypeVar
+
+T = TypeVar("T")
+# A thread other than the main one can only be interrupted between two waits; and a signal that
+# reaches the main thread just before it blocks is only noticed after that.
+_SLICE_SECONDS = 0.25
+
+
+def take(queue: SimpleQueue[T], timeout: float | None = None) -> T | None:
+    """Take something out of a queue, waiting for it; None when the timeout passed first.
+
+    Args:
+        timeout: seconds; None waits as long as it takes.
+    """
+    deadline = None if timeout is None else monotonic() + timeout
+    while True:
+        left = _SLICE_SECONDS if deadline is None else deadline - monotonic()
+        try:
+            return queue.get(timeout=max(0.0, min(left, _SLICE_SECONDS)))
+        except Empty:
+            if deadline is not None and monotonic() >= deadline:
+                return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from penstock.core.signatures import MISSING, Signature
@@ -79,6 +79,14 @@ arguments = st.lists(st.integers(), max_size=5).map(tuple)
 keywords = st.dictionaries(st.sampled_from("abcdexyz"), st.integers(), max_size=4)
 
 
+def _works(fn: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]) -> bool:
+    try:
+        fn(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
 @given(st.sampled_from(CALLABLES), arguments, keywords)
 def test_binding_agrees_with_inspect(
     fn: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]
@@ -89,6 +97,9 @@ def test_binding_agrees_with_inspect(
     except TypeError as exc:
         problem = str(exc)
     if problem is not None:
+        # Python itself decides: `inspect` refuses a keyword named like a positional-only
+        # parameter with a default, which a call passes on to `**more`.
+        assume(not _works(fn, args, kwargs))
         with pytest.raises(ParameterBindError, match=re.escape(problem)):
             Signature(fn).values(args, kwargs)
         return

@@ -19,6 +19,7 @@ from penstock.errors import HistoryError
 from penstock.history import statements
 from penstock.history.base import (
     FLOW_RUN_COLUMNS,
+    LOG_COLUMNS,
     OUTSIDE_FLOWS,
     SCHEMA_VERSION,
     TASK_RUN_COLUMNS,
@@ -273,7 +274,7 @@ def test_url_that_names_no_history_is_refused(url: str, text: str) -> None:
 @pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize("number", range(0, 60, 7))
 def test_insertion_covers_every_row_once_in_order(repeatable: bool, number: int) -> None:
-    insertion = Insertion("write_logs", 7, 7 * 10, repeatable=repeatable)
+    insertion = Insertion("write_logs", LOG_COLUMNS, 7 * 10, repeatable=repeatable)
     rows = [tuple(range(7 * n, 7 * n + 7)) for n in range(number)]
     values = [value for _, values in insertion.steps(rows) for value in values]
     assert values[: 7 * number] == list(range(7 * number))
@@ -282,7 +283,7 @@ def test_insertion_covers_every_row_once_in_order(repeatable: bool, number: int)
 
 
 def test_statements_stay_the_same_object() -> None:
-    insertion = Insertion("write_logs", 7, 700, repeatable=True)
+    insertion = Insertion("write_logs", LOG_COLUMNS, 700, repeatable=True)
     texts = [text for _ in range(2) for text, _ in insertion.steps([(0,) * 7] * 3)]
     assert texts[0] is texts[1]
 

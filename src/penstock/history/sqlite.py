@@ -251,19 +251,18 @@ def _make_folder(folder: Path) -> None:
 def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsertion, ...]:
     most = min(_MOST_VARIABLES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
     return (
-        Insertion("write_flow_runs", len(FLOW_RUN_COLUMNS), most, repeatable=True),
-        Insertion("write_tasks", len(TASK_COLUMNS), most, repeatable=True),
+        Insertion("write_flow_runs", FLOW_RUN_COLUMNS, most, repeatable=True),
+        Insertion("write_tasks", TASK_COLUMNS, most, repeatable=True),
         _task_run_insertion(most),
-        Insertion("write_logs", len(LOG_COLUMNS), most, repeatable=False),
-        Insertion("write_counts", len(COUNT_COLUMNS), most, repeatable=True),
+        Insertion("write_logs", LOG_COLUMNS, most, repeatable=False),
+        Insertion("write_counts", COUNT_COLUMNS, most, repeatable=True),
     )
 
 
 def _task_run_insertion(most: int) -> SplitInsertion:
-    short = len(ORDINARY_TASK_RUN_COLUMNS)
     return SplitInsertion(
-        Insertion("write_task_runs", len(TASK_RUN_COLUMNS), most, repeatable=True),
-        Insertion("write_ordinary_task_runs", short, most, repeatable=True),
+        Insertion("write_task_runs", TASK_RUN_COLUMNS, most, repeatable=True),
+        Insertion("write_task_runs", ORDINARY_TASK_RUN_COLUMNS, most, repeatable=True),
     )
 
 

@@ -53,15 +53,19 @@ class Insertion:
     """The statements that insert rows into one table, one for each of a few sizes.
 
     Args:
-        query: name of the SQL file; `:rows` in it stands for the places of the values.
-        width: number of columns of each row.
+        query: name of the SQL file; `:rows` in it stands for the places of the values, and
+            `:columns` for the columns, where it serves rows of several widths.
+        columns: the columns of each row, in order.
         most_variables: what the database takes in one statement.
         repeatable: sending a row twice changes nothing.
     """
 
-    def __init__(self, query: str, width: int, most_variables: int, *, repeatable: bool) -> None:
+    def __init__(
+        self, query: str, columns: Sequence[str], most_variables: int, *, repeatable: bool
+    ) -> None:
         self._query = query
-        self.width = width
+        self.width = width = len(columns)
+        self._columns = columns
         self._repeatable = repeatable
         largest = most_variables // width
         self.sizes = [*(size for size in _SIZES if size < largest), min(largest, _SIZES[-1])]
@@ -94,6 +98,7 @@ class Insertion:
             # kept, because SQLite's compiled statement is found by this very text
             self._template = self._template or load_query(self._query)
             places = f"({','.join('?' * self.width)})"
-            text = self._template.replace(":rows", ",".join([places] * size))
+            text = self._template.replace(":columns", ", ".join(self._columns))
+            text = text.replace(":rows", ",".join([places] * size))
             self._texts[size] = text
         return text

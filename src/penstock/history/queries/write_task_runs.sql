@@ -1,8 +1,4 @@
-INSERT INTO task_runs (
-    id, flow_run_id, seq, task, number, state, attempt, created_at, started_at, ended_at,
-    identity, parameters, result, result_codec, upstream,
-    name, state_name, message, states, detail
-)
+INSERT INTO task_runs (:columns)
 VALUES :rows
 ON CONFLICT (id) DO UPDATE SET
     flow_run_id = excluded.flow_run_id,

@@ -318,3 +318,23 @@ def test_max_in_flight_below_one_is_refused() -> None:
 
     with pytest.raises(InvalidOptionError, match="max_in_flight is 0; it must be at least 1."):
         example()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_in_flight": 2}], ids=["listed", "lazy"])
+def test_every_mapped_run_waits_for_what_a_generator_gives(options: dict[str, Any]) -> None:
+    @task
+    def fail() -> None:
+        raise ValueError("first")
+
+    @task
+    def follow(number: int) -> int:
+        return number
+
+    @flow
+    def both() -> list[bool]:
+        upstream = fail.submit()
+        upstream.wait()
+        futures = follow.map(range(3), wait_for=(each for each in [upstream]), **options)
+        return [future.wait().is_pending() for future in futures]
+
+    assert both() == [True, True, True]

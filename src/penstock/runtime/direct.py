@@ -37,7 +37,7 @@ from penstock.runtime.task_runs import (
     new_life,
     settle,
 )
-from penstock.runtime.upstreams import keys_of, merged, refusal, run_of, value_of
+from penstock.runtime.upstreams import awaited_in, keys_of, merged, refusal, run_of, value_of
 from penstock.runtime.waiting import await_run, wait_for_run
 from penstock.settings import load_settings
 from penstock.states import State, StateType, is_interrupt
@@ -65,7 +65,7 @@ class DirectCall:
         self.kwargs = kwargs
         self.live = None if parent is None else parent.live
         self.found = find(values)
-        self.awaited = None if wait_for is None else find((wait_for,))
+        self.awaited = awaited_in(wait_for)
         self.recorder: Recorder = _lone_recorder() if parent is None else parent.recorder
         self.recorder.make_room()
         self.run = make_task_run(task, values, self.found, self.live)

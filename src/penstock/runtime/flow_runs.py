@@ -52,7 +52,15 @@ from penstock.runtime.task_runs import (
     new_life,
     settle,
 )
-from penstock.runtime.upstreams import keys_of, merged, refusal, run_of, state_of, value_of
+from penstock.runtime.upstreams import (
+    awaited_in,
+    keys_of,
+    merged,
+    refusal,
+    run_of,
+    state_of,
+    value_of,
+)
 from penstock.runtime.waiting import await_run, await_signal, wait_for_run
 from penstock.settings import load_settings
 from penstock.states import State, StateType
@@ -89,7 +97,7 @@ class FlowExecution:
         self.values = values
         self.parent = current_run.get()
         self.found = find(values) if stand_in is None else None
-        self.awaited = None if wait_for is None else find((wait_for,))
+        self.awaited = awaited_in(wait_for)
         self.problem: BaseException | None = None
         if self.parent is None:
             settings = load_settings()

@@ -23,7 +23,7 @@ from uuid import UUID
 from penstock.clock import clock
 from penstock.core.dependencies import Readiness
 from penstock.core.identity import Ordinals
-from penstock.core.inputs import find
+from penstock.core.inputs import Found, find
 from penstock.core.lifecycle import ATTEMPT, Retry
 from penstock.core.outcomes import FAILURES
 from penstock.history.recorder import CHANGED, TASK, Ledger, Recorder
@@ -43,7 +43,7 @@ from penstock.runtime.loops import FlowLoop, PassingLoop, is_loop_thread
 from penstock.runtime.runners import Runners
 from penstock.runtime.settling import call_back, contained, take_turn
 from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
-from penstock.runtime.upstreams import Upstreams, keys_of, merged, refusal, run_of
+from penstock.runtime.upstreams import Upstreams, awaited_in, keys_of, merged, refusal, run_of
 from penstock.runtime.waiting import wait_for_run
 from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner
@@ -167,7 +167,17 @@ class LiveFlowRun:
         self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any = None
     ) -> TaskRun:
         """Submit one task run: it is placed once its upstreams have settled."""
-        run, call = self._take_in(task, args, kwargs, wait_for)
+        return self.submit_after(task, args, kwargs, awaited_in(wait_for))
+
+    def submit_after(
+        self,
+        task: Any,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        awaited: Found | None,
+    ) -> TaskRun:
+        """Submit one task run that waits for what was found in `wait_for`, too."""
+        run, call = self._take_in(task, args, kwargs, awaited)
         if call is not None:
             self.advance(call, None)
             _end_in_caller(call)
@@ -178,8 +188,9 @@ class LiveFlowRun:
     ) -> list[TaskRun]:
         """Submit many task runs of one task, placing those that are ready in groups."""
         runs, ready = [], []
+        awaited = awaited_in(wait_for)
         for args, kwargs in calls:
-            run, call = self._take_in(task, args, kwargs, wait_for)
+            run, call = self._take_in(task, args, kwargs, awaited)
             runs.append(run)
             if call is not None:
                 ready.append(call)
@@ -190,7 +201,11 @@ class LiveFlowRun:
         return runs
 
     def _take_in(
-        self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any
+        self,
+        task: Any,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        awaited: Found | None,
     ) -> tuple[TaskRun, TaskCall | None]:
         """Make a task run and its call; the call is given only when it is ready now."""
         values = task.signature.values(args, kwargs)
@@ -206,7 +221,6 @@ class LiveFlowRun:
         call = TaskCall(self, task, run, args, kwargs, found, running.runner, loop)
         self._open[run] = call
         self.recorder.record(CHANGED, run)
-        awaited = None if wait_for is None else find((wait_for,))
         if found is None and awaited is None:
             return run, call
         if awaited is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from penstock.runtime.futures import TaskFuture
+from penstock.runtime.upstreams import awaited_in
 from penstock.runtime.waiting import wait_for_run
 
 
@@ -18,10 +19,11 @@ def map_lazily(
     Up to `most` runs are submitted ahead of the future that is asked for.
     """
     ahead: deque[TaskFuture[Any]] = deque()
+    awaited = awaited_in(wait_for)
     for args, kwargs in calls:
         if len(ahead) == most:
             future = ahead.popleft()
             wait_for_run(future.task_run, None)
             yield future
-        ahead.append(TaskFuture(live.submit(task, args, kwargs, wait_for)))
+        ahead.append(TaskFuture(live.submit_after(task, args, kwargs, awaited)))
     yield from ahead

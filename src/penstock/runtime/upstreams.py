@@ -6,13 +6,18 @@ from time import time_ns
 from typing import Any
 
 from penstock.annotations import Dependency
-from penstock.core.inputs import Found
+from penstock.core.inputs import Found, find
 from penstock.core.outcomes import not_ready
 from penstock.runs import TaskRun
 from penstock.states import State, StateType
 
 Upstreams = dict[Dependency, bool]
 """Each future or state once; True where it may have failed."""
+
+
+def awaited_in(wait_for: Any) -> Found | None:
+    """Find the futures and states that a call is to wait for; a generator is read only once."""
+    return None if wait_for is None else find((wait_for,))
 
 
 def merged(found: Found | None, awaited: Found | None) -> Upstreams:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 PATIENCE = 2.0  # seconds that something may take to go away after the test
 
-# Threads of the test tools themselves, by the start of their name.
-FOREIGN_THREADS = ("pytest_timeout", "Thread-faulthandler")
+# Threads of the test tools themselves, and those kept for the life of the process, by the start
+# of their name.
+FOREIGN_THREADS = ("pytest_timeout", "Thread-faulthandler", "Dask-Offload", "penstock-ticker")
 
 # Processes that the standard library keeps for the life of the process, by their command.
 LASTING_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")

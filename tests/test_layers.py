@@ -45,20 +45,24 @@ ROWS = {
     "results": 3,
     # 4 what performs commands
     "runtime": 4,
-    # 5 what users touch
-    "flows": 5,
-    "options": 5,
-    "tasks": 5,
-    "logs": 5,
-    "testing": 5,
-    # 6 front ends
-    "cli": 6,
-    "ui": 6,
-    "__main__": 6,
+    # 5 what both sides of an engine outside this process have in common
+    "remote": 5,
+    # 6 engines outside this process
+    "task_runners.dask": 6,
+    # 7 what users touch
+    "flows": 7,
+    "options": 7,
+    "tasks": 7,
+    "logs": 7,
+    "testing": 7,
+    # 8 front ends
+    "cli": 8,
+    "ui": 8,
+    "__main__": 8,
 }
 
 # Rows whose modules may import each other although they lie in no common folder.
-FLAT_ROWS = (0, 5)
+FLAT_ROWS = (0, 7)
 
 # Files (or folders, with a slash at the end) that load our own modules on first use.
 LAZY_TABLES = ("__init__.py", "task_runners/__init__.py", "cli/")
@@ -67,7 +71,12 @@ LAZY_TABLES = ("__init__.py", "task_runners/__init__.py", "cli/")
 ROOT_USERS = ("testing/",)
 
 # Libraries used by a whole folder; any other library has one file that imports it.
-LIBRARY_FOLDERS = {"click": "cli/", "pytest": "testing/"}
+LIBRARY_FOLDERS = {
+    "click": "cli/",
+    "pytest": "testing/",
+    "distributed": "task_runners/dask/",
+    "dask": "task_runners/dask/",
+}
 
 # Loaded by a bare `import penstock` on no account, beside every third-party package.
 LATE_MODULES = ("asyncio", "inspect", "sqlite3")

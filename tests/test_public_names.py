@@ -33,8 +33,11 @@ PUBLIC = {
     "penstock.task_runners": [
         "BaseTaskRunner",
         "ConcurrentTaskRunner",
+        "DaskTaskRunner",
         "SequentialTaskRunner",
         "TaskConcurrencyType",
+        "get_async_dask_client",
+        "get_dask_client",
     ],
     "penstock.states": [
         "Cancelled",

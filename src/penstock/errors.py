@@ -13,6 +13,10 @@
     ├── BlockingWaitError (RuntimeError)         a wait that would block the loop it waits for
     ├── DeadlockError (RuntimeError)             task runs that wait for each other
     ├── TaskRunnerError (RuntimeError)           a runner started twice, or used before its start
+    ├── EngineError (RuntimeError)               an engine cannot be started or used
+    │   ├── EngineUnreachable (ConnectionError)  it does not answer at its address
+    │   ├── EngineLost                           it is gone while task runs were on it
+    │   └── WorkerLost                           the worker that had a task run died
     ├── ResourceError (ValueError)               a request no engine here can ever meet
     ├── MissingDependencyError (ImportError)     an optional package is not installed
     ├── SerializationError (TypeError)           a value that cannot travel or be kept
@@ -89,6 +93,22 @@ class DeadlockError(PenstockError, RuntimeError):
 
 class TaskRunnerError(PenstockError, RuntimeError):
     """A task runner was used in a way its life does not allow."""
+
+
+class EngineError(PenstockError, RuntimeError):
+    """An engine, such as a Dask cluster, cannot be started or used."""
+
+
+class EngineLost(EngineError):
+    """The engine is gone while task runs were on it."""
+
+
+class WorkerLost(EngineError):
+    """The worker that had a task run died or was lost."""
+
+
+class EngineUnreachable(EngineError, ConnectionError):
+    """An engine does not answer at its address."""
 
 
 class ResourceError(PenstockError, ValueError):

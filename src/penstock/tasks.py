@@ -71,6 +71,7 @@ class Task(Decorated, Generic[P, R]):
         retry_jitter_factor: float | None = None,
         retry_condition_fn: Callable[..., bool] | None = None,
         worker_loss_retries: int = 2,
+        bundle: bool = True,
         timeout_seconds: float | None = None,
         task_run_name: str | Callable[[], str] | None = None,
         log_prints: bool | None = None,
@@ -90,6 +91,7 @@ class Task(Decorated, Generic[P, R]):
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds, retry_jitter_factor)
         self.retry_condition_fn = checked_function("retry_condition_fn", retry_condition_fn)
         self.worker_loss_retries = checked_whole("worker_loss_retries", worker_loss_retries, 0)
+        self.bundle = bool(checked_flag("bundle", bundle))
         self.timeout_seconds = checked_timeout(timeout_seconds)
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
         self.log_prints = checked_flag("log_prints", log_prints)
@@ -286,6 +288,7 @@ def task(
     retry_jitter_factor: float | None = None,
     retry_condition_fn: Callable[..., bool] | None = None,
     worker_loss_retries: int = 2,
+    bundle: bool = True,
     timeout_seconds: float | None = None,
     cache_key_fn: Any = None,
     cache_expiration: Any = None,
@@ -319,6 +322,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         retry_jitter_factor: lengthen each delay by a random share of itself, up to this factor.
         retry_condition_fn: `condition(task, task_run, state)` decides whether to try again.
         worker_loss_retries: further attempts when the infrastructure lost the task.
+        bundle: False sends every run to its engine in a message of its own; by default small
+            runs travel together.
         timeout_seconds: the longest an attempt may take.
         log_prints: record what the task prints; default what the flow says.
         task_run_name: a `str.format` template on the parameters, or a callable.

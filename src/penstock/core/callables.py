@@ -1,10 +1,20 @@
-"""What a flow and a task have in common: a function, how it is called and what identifies it."""
+"""What a flow and a task have in common: a function, how it is called and what identifies it.
+
+They pickle by reference, as functions do, where module and qualified name lead back to the very
+object. Where they do not (a copy by `with_options`, a task bound to an instance), the state
+travels, but the function still by reference: through the object that hides it under its name.
+Pickled by value it would drag along every global it uses. What is defined in `__main__` or inside
+a function travels by value, with cloudpickle.
+"""
 
 from __future__ import annotations
 
+import copyreg
 import inspect
+import sys
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import WRAPPER_ASSIGNMENTS, partial, update_wrapper
+from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Self, cast
 
@@ -61,6 +71,53 @@ class Decorated:
         bound.held = held_values(method)
         return bound
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = _place(self.fn)
+        if place is not None and not self._is_changed() and _look_up(*place) is self:
+            return find_decorated, place
+        return copyreg.__newobj__, (type(self),), self._state()  # type: ignore[attr-defined]
+
+    def _is_changed(self) -> bool:
+        """Tell whether it is no longer what importing its module gives."""
+        return False
+
+    def _state(self) -> dict[str, Any]:
+        """Give what travels; whatever follows from the function is made again on arrival."""
+        state = dict(self.__dict__)
+        function = _function(self.fn)
+        if function is not None:
+            for name in (*WRAPPER_ASSIGNMENTS, "__annotations__", "__wrapped__"):
+                state.pop(name, None)
+            for name, value in vars(function).items():
+                if state.get(name) is value:
+                    del state[name]
+        for name in ("signature", "parameter_names", "held"):
+            del state[name]
+        state["fn"] = _by_reference(self.fn)
+        if self._source is self.fn:
+            del state["_source"]
+        elif isinstance(self._source, classmethod | staticmethod):
+            state["_source"] = None
+            state["_kind"] = type(self._source)  # the object itself cannot be pickled
+        else:
+            state["_source"] = _by_reference(self._source)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        fn = state["fn"]
+        kind = state.pop("_kind", None)
+        source = state.pop("_source", fn) if kind is None else kind(fn)
+        function = _function(fn)
+        if function is not None:
+            update_wrapper(cast(Any, self), function)
+        self.__dict__.update(state)
+        self._source = source
+        plain = fn if kind is not None else source
+        self.signature = Signature(plain)
+        self.parameter_names = self.signature.parameters
+        self.held = held_values(plain)
+
 
 def _plain(fn: Any, decorator: str) -> Any:
     """Give the callable that was decorated, out of a `staticmethod` or `classmethod`."""
@@ -74,6 +131,109 @@ def _plain(fn: Any, decorator: str) -> Any:
     if not callable(fn):
         raise InvalidOptionError(f"{decorator} needs a function, not {fn!r}.")
     return fn
+
+
+_SCRIPTS = frozenset({"__main__", "__mp_main__"})
+_MOST_WRAPPERS = 20
+
+
+class _Reference:
+    """Pickles as a call whose result takes its place."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._call = function, args
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._call
+
+
+def find_decorated(module: str, qualified_name: str) -> Decorated:
+    """Import the flow or task of that name, undoing a reference.
+
+    Raises:
+        ImportError: the module cannot be imported here, or has no such flow or task.
+    """
+    import_module(module)
+    found = _look_up(module, qualified_name)
+    if found is None:
+        raise ImportError(
+            f"There is no flow or task {qualified_name!r} in the module {module!r} as it is "
+            "installed here. Install the same version of the code everywhere.",
+            name=module,
+        )
+    return found
+
+
+def find_function(module: str, qualified_name: str) -> Any:
+    """Import the function that the flow or task of that name was made of."""
+    return find_decorated(module, qualified_name).fn
+
+
+def bound_method(function: Callable[..., Any], instance: object) -> MethodType:
+    """Bind a function to an instance; plain pickle does not know the class `MethodType`."""
+    return MethodType(function, instance)
+
+
+def function_reference(fn: Any) -> tuple[Any, tuple[str, str]] | None:
+    """Give how to pickle a function that a flow or task hides under its name, else None.
+
+    The form is that of `__reduce__`. Pickle itself would find the flow or task in its place.
+    """
+    place = _place(fn)
+    if place is None:
+        return None
+    decorated = _look_up(*place)
+    return None if decorated is None or decorated.fn is not fn else (find_function, place)
+
+
+def _by_reference(fn: Any) -> Any:
+    if isinstance(fn, MethodType):
+        # Pickle would fetch a method by its name from the instance: that gives the task instead.
+        return _Reference(bound_method, _by_reference(fn.__func__), fn.__self__)
+    reference = function_reference(fn)
+    return fn if reference is None else _Reference(reference[0], *reference[1])
+
+
+def _function(fn: Any) -> FunctionType | None:
+    """Give the function that `update_wrapper` was applied on, also below a method."""
+    fn = getattr(fn, "__func__", fn)
+    return fn if isinstance(fn, FunctionType) else None
+
+
+def _place(fn: Any) -> tuple[str, str] | None:
+    """Give module and qualified name where looking them up elsewhere may give the same."""
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    if type(module) is not str or type(name) is not str or isinstance(fn, MethodType):
+        return None
+    if module in _SCRIPTS or "<" in name or _travels_by_value(module):
+        return None
+    return module, name
+
+
+def _travels_by_value(module: str) -> bool:
+    """Tell whether the user asked cloudpickle to send a module's contents by value."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    if cloudpickle is None:
+        return False
+    asked = cloudpickle.list_registry_pickle_by_value()
+    return any(module == name or module.startswith(f"{name}.") for name in asked)
+
+
+def _look_up(module: str, qualified_name: str) -> Decorated | None:
+    """Find a flow or task in a loaded module, as it was defined: not bound to its class."""
+    found: Any = sys.modules.get(module)
+    for name in qualified_name.split("."):
+        try:
+            found = vars(found)[name]
+        except (TypeError, KeyError):
+            found = getattr(found, name, None)
+    for _ in range(_MOST_WRAPPERS):  # what other decorators were put above ours
+        if found is None or isinstance(found, Decorated):
+            break
+        found = getattr(found, "__wrapped__", None)
+    return found if isinstance(found, Decorated) else None
 
 
 def function_key(fn: Any) -> str:

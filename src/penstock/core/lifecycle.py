@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from penstock.core.retries import RetryPolicy
+from penstock.errors import WorkerLost
 from penstock.states import State, StateType
 
 
@@ -60,17 +61,30 @@ def one_attempt_is_all(policy: RetryPolicy) -> bool:
     return policy.retries == 0
 
 
-def run_life(policy: RetryPolicy, has_condition: bool, random: Callable[[], float]) -> Life:
+def is_loss(state: State) -> bool:
+    """Tell whether an attempt ended because the infrastructure lost it."""
+    return isinstance(state.data, WorkerLost) if state.type is StateType.CRASHED else False
+
+
+def run_life(
+    policy: RetryPolicy, has_condition: bool, random: Callable[[], float], losses: int = 0
+) -> Life:
     """Decide the life of one run.
 
     Args:
         policy: how often and after which delays to retry.
         has_condition: the user has a say in whether to retry.
         random: gives a number in [0, 1), for jitter.
+        losses: how many further attempts may follow on the loss of a worker: a budget of its
+            own.
     """
     attempt = 1
     while True:
         state: State = yield ATTEMPT
+        if is_loss(state) and losses > 0:
+            losses -= 1
+            yield Retry(0.0, state)
+            continue
         if state.type is not StateType.FAILED or not policy.allows(attempt):
             return state
         if has_condition:

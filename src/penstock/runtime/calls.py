@@ -52,6 +52,7 @@ class TaskCall:
         "_kwargs",
         "_token",
         "_values",
+        "cargo",
         "context",
         "found",
         "is_async",
@@ -59,6 +60,7 @@ class TaskCall:
         "life",
         "live",
         "loop",
+        "memo",
         "number",
         "priority",
         "readiness",
@@ -102,6 +104,9 @@ class TaskCall:
         self.readiness: Readiness | None = None
         self.upstreams: Upstreams = {}
         self.is_cancelled = False
+        # What its runner keeps with it, and what calls of one `map` share there.
+        self.cargo: Any = None
+        self.memo: dict[int, Any] | None = None
         self._interruption: Interruption | None = None
         self._asyncio_task: Any = None
         self._token = NO_TICKET
@@ -113,6 +118,11 @@ class TaskCall:
         if self._key is None:
             self._key = self.task_run.id if self.task_run.attempt == 0 else uuid4()
         return self._key
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        """The values of the parameters, futures among them."""
+        return self._values or ()
 
     def __call__(self) -> Awaitable[State]:
         """Execute one attempt anywhere; awaiting gives its State."""
@@ -164,6 +174,7 @@ class TaskCall:
         asyncio_task = self._asyncio_task
         if asyncio_task is None:
             self._end_early(self._token, cancelled_state(self.task_run))
+            self.runner.interrupt(self)
             return
         # A loop that is closed has ended its tasks.
         with suppress(RuntimeError):

@@ -39,6 +39,8 @@ def cancel(live: LiveFlowRun, run: TaskRun) -> bool:
 def _ended_unstarted(live: LiveFlowRun, run: TaskRun, call: TaskCall) -> bool:
     """End a run of which nothing runs now; tell whether it was one."""
     timer = call.timer
+    if call.runner.is_away(call):
+        return False
     if call.upstreams or call.runner.take_back(call) or is_stopped(timer):
         live.finish(call, cancelled_state(run))
         return True
@@ -48,8 +50,9 @@ def _ended_unstarted(live: LiveFlowRun, run: TaskRun, call: TaskCall) -> bool:
 def cancel_unstarted(live: LiveFlowRun) -> None:
     """Cancel what has not started; what runs goes on."""
     for run, call in live.open_calls():
-        if run.started_at is None or call.timer is not None:
-            _ended_unstarted(live, run, call)
+        is_unstarted = run.started_at is None or call.timer is not None
+        if is_unstarted and not _ended_unstarted(live, run, call):
+            call.runner.recall(call)
 
 
 def stop_all(live: LiveFlowRun) -> None:

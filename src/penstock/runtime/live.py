@@ -24,7 +24,7 @@ from penstock.clock import clock
 from penstock.core.dependencies import Readiness
 from penstock.core.identity import Ordinals
 from penstock.core.inputs import Found, find
-from penstock.core.lifecycle import ATTEMPT, Retry
+from penstock.core.lifecycle import ATTEMPT, Retry, is_loss
 from penstock.core.outcomes import FAILURES
 from penstock.history.recorder import CHANGED, TASK, Ledger, Recorder
 from penstock.history.text import LONGEST_NAME, clean_text
@@ -42,7 +42,13 @@ from penstock.runtime.context import current_run
 from penstock.runtime.loops import FlowLoop, PassingLoop, is_loop_thread
 from penstock.runtime.runners import Runners
 from penstock.runtime.settling import call_back, contained, take_turn
-from penstock.runtime.task_runs import ask_retry, await_retry, make_task_run, settle
+from penstock.runtime.task_runs import (
+    ask_retry,
+    await_retry,
+    make_task_run,
+    new_life,
+    settle,
+)
 from penstock.runtime.upstreams import Upstreams, awaited_in, keys_of, merged, refusal, run_of
 from penstock.runtime.waiting import wait_for_run
 from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
@@ -72,6 +78,8 @@ class LiveFlowRun:
         ordinals: tells apart task runs with equal inputs.
     """
 
+    task_run_class = TaskRun
+
     def __init__(
         self, flow: Any, flow_run: FlowRun, recorder: Recorder, runner: BaseTaskRunner, loop: Any
     ) -> None:
@@ -87,6 +95,8 @@ class LiveFlowRun:
         self.ordinal_lock = threading.Lock()
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
+        self.exported: dict[bytes, TaskRun] = {}
+        self.fatal: BaseException | None = None
         self._open: dict[TaskRun, TaskCall] = {}
         self._ending: dict[object, None] = {}
         self._unseen: dict[TaskRun, None] = {}
@@ -175,9 +185,14 @@ class LiveFlowRun:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         awaited: Found | None,
+        key: bytes | None = None,
     ) -> TaskRun:
-        """Submit one task run that waits for what was found in `wait_for`, too."""
-        run, call = self._take_in(task, args, kwargs, awaited)
+        """Submit one task run that waits for what was found in `wait_for`, too.
+
+        Args:
+            key: the id of the task run, where somebody has chosen it already.
+        """
+        run, call = self._take_in(task, args, kwargs, awaited, key)
         if call is not None:
             self.advance(call, None)
             _end_in_caller(call)
@@ -188,11 +203,13 @@ class LiveFlowRun:
     ) -> list[TaskRun]:
         """Submit many task runs of one task, placing those that are ready in groups."""
         runs, ready = [], []
+        memo: dict[int, Any] = {}
         awaited = awaited_in(wait_for)
         for args, kwargs in calls:
             run, call = self._take_in(task, args, kwargs, awaited)
             runs.append(run)
             if call is not None:
+                call.memo = memo
                 ready.append(call)
                 if len(ready) == _PLACED_TOGETHER:
                     self._begin(ready)
@@ -206,13 +223,14 @@ class LiveFlowRun:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         awaited: Found | None,
+        key: bytes | None = None,
     ) -> tuple[TaskRun, TaskCall | None]:
         """Make a task run and its call; the call is given only when it is ready now."""
         values = task.signature.values(args, kwargs)
         found = find(values)
         running = self.runners.running(task.task_runner)
         self.recorder.make_room()
-        run = make_task_run(task, values, found, self)
+        run = make_task_run(task, values, found, self, key)
         if run.outcome is not None:
             return run, None
         loop = running.loop
@@ -250,6 +268,8 @@ class LiveFlowRun:
             else:
                 run.live.when_over(run, arrive)
         if not call.readiness.arrive():
+            if call.runner.foresees:
+                call.runner.foresee(call)
             _end_in_caller(call)
             return False
         return self._is_let_through(call)
@@ -303,6 +323,8 @@ class LiveFlowRun:
         life = call.life
         if life is None:
             if answer is not None:
+                if is_loss(answer) and call.task.worker_loss_retries:
+                    return self._outlive_loss(call, answer)
                 return self.finish(call, answer)
             call.get_ready()
             return self._place((call,))
@@ -320,6 +342,13 @@ class LiveFlowRun:
                 command = life.send(ask_retry(call.task, call.task_run, command))  # type: ignore[arg-type]
         except StopIteration as end:
             self.finish(call, end.value)
+
+    def _outlive_loss(self, call: TaskCall, state: State) -> None:
+        """Go on after the loss of a worker with a call that would have been tried once only."""
+        call.life = new_life(call.task, may_be_lost=True)
+        assert call.life is not None
+        call.life.send(None)
+        self.advance(call, state)
 
     def _retry_here(self, call: TaskCall, command: Retry) -> bool:
         """Arrange for a retry; tell whether it is to be made here and now."""
@@ -414,6 +443,10 @@ class LiveFlowRun:
         except ValueError:
             return
         contained(function, run)
+
+    def export(self, run: TaskRun) -> None:
+        """Keep a task run that other processes may ask for, as long as the flow run lasts."""
+        self.exported[run.key] = run
 
     def call_of(self, run: TaskRun) -> TaskCall | None:
         """Give the call of a task run that is open, else None."""

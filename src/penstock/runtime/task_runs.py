@@ -32,14 +32,22 @@ COMPLETED, RUNNING = StateType.COMPLETED, StateType.RUNNING
 
 
 def make_task_run(
-    task: Any, values: tuple[object, ...], found: Found | None, live: LiveFlowRun | None
+    task: Any,
+    values: tuple[object, ...],
+    found: Found | None,
+    live: LiveFlowRun | None,
+    key: bytes | None = None,
 ) -> TaskRun:
     """Make a task run of a task in a flow run, or of a task called on its own.
 
     When the flow is tried again and an equal task run has completed before, that one is given.
+
+    Args:
+        key: its id, where somebody has chosen it already.
     """
     now = time_ns()
-    run = TaskRun(task, new_task_run_key(now), now)
+    make = TaskRun if live is None else live.task_run_class
+    run = make(task, key or new_task_run_key(now), now)
     if task.task_run_name is not None:
         # What may fail comes before anything is counted.
         run.custom_name = named(task.task_run_name, task.parameter_names, values)
@@ -107,11 +115,16 @@ def identity_of(dependency: Dependency) -> bytes | None:
     return None if run is None else run.identity
 
 
-def new_life(task: Any) -> Life | None:
-    """Give the life of a run of a task or flow, not yet begun; None for a single attempt."""
-    if one_attempt_is_all(task.retry_policy):
+def new_life(task: Any, may_be_lost: bool = False) -> Life | None:
+    """Give the life of a run of a task or flow, not yet begun; None for a single attempt.
+
+    Args:
+        may_be_lost: its worker was lost, so that another attempt may follow in any case.
+    """
+    if one_attempt_is_all(task.retry_policy) and not may_be_lost:
         return None
-    return run_life(task.retry_policy, task.retry_condition_fn is not None, random)
+    losses = getattr(task, "worker_loss_retries", 0)
+    return run_life(task.retry_policy, task.retry_condition_fn is not None, random, losses)
 
 
 def begin_attempt(run: TaskRun | FlowRun, recorder: Recorder) -> None:
@@ -150,7 +163,11 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     state.run_key = run.key
     run.close(state)
     if state.type is COMPLETED:
-        run.kept, run.kept_codec = encode_small(state.data)
+        if state.__class__ is State:
+            run.kept, run.kept_codec = encode_small(state.data)
+        else:
+            # It arrived encoded.
+            run.kept, run.kept_codec = state.small()  # type: ignore[attr-defined]
     elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None

@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from penstock.task_runners.base import BaseTaskRunner, TaskConcurrencyType
     from penstock.task_runners.concurrent import ConcurrentTaskRunner
+    from penstock.task_runners.dask.clients import get_async_dask_client, get_dask_client
+    from penstock.task_runners.dask.runner import DaskTaskRunner
     from penstock.task_runners.sequential import SequentialTaskRunner
 
 _MODULES = {
     "BaseTaskRunner": "base",
     "ConcurrentTaskRunner": "concurrent",
+    "DaskTaskRunner": "dask.runner",
     "SequentialTaskRunner": "sequential",
     "TaskConcurrencyType": "base",
+    "get_async_dask_client": "dask.clients",
+    "get_dask_client": "dask.clients",
 }
 
-__all__ = ["BaseTaskRunner", "ConcurrentTaskRunner", "SequentialTaskRunner", "TaskConcurrencyType"]
+__all__ = [
+    "BaseTaskRunner",
+    "ConcurrentTaskRunner",
+    "DaskTaskRunner",
+    "SequentialTaskRunner",
+    "TaskConcurrencyType",
+    "get_async_dask_client",
+    "get_dask_client",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -124,6 +124,9 @@ class BaseTaskRunner(abc.ABC):
     runs_in_caller: bool = False
     """Whether `place` executes a synchronous call before it returns, in the calling thread."""
 
+    foresees: bool = False
+    """Whether the runner wants to know of calls that still wait for their upstreams."""
+
     _started: bool = False
     # Whether this is a copy, through pickle, of a runner that was started.
     _was_started: bool = False
@@ -218,6 +221,22 @@ class BaseTaskRunner(abc.ABC):
     def take_back(self, call: Call) -> bool:
         """Take back a placed call that has not started; tell whether that succeeded."""
         return False
+
+    def foresee(self, call: Call) -> None:
+        """Take note of a call whose upstreams have not settled; called if `foresees` is set.
+
+        It may be sent along with its upstreams. It is placed like any other once they have.
+        """
+
+    def is_away(self, call: Call) -> bool:
+        """Tell whether a call is where it may start without anybody here knowing."""
+        return False
+
+    def recall(self, call: Call) -> None:
+        """Have a placed call end CANCELLED if it has not started, wherever it is by now."""
+
+    def interrupt(self, call: Call) -> None:
+        """Have a placed call stopped, if that is possible; its run has ended already."""
 
     async def _follow(self, call: Call) -> None:
         try:

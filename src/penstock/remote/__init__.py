@@ -1,0 +1,1 @@
+"""Task runs that leave this process: packed here, executed there, reported back."""

@@ -1,0 +1,144 @@
+"""Cargo: what the driver keeps with a call on its way to an engine, and what makes an item of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.annotations import Dependency
+from penstock.remote.codes import Code
+from penstock.remote.messages import KEPT, Item
+from penstock.remote.parcels import Parcel, Placeholder, pack
+from penstock.remote.values import ArrivedState
+from penstock.runs import TaskRun
+from penstock.runtime.context import current_tags
+from penstock.runtime.upstreams import run_of, state_of, value_of
+
+_NO_TAGS: frozenset[str] = frozenset()
+EMPTY = Parcel(b"", ())
+
+
+class Cargo:
+    """One call on its way.
+
+    Attributes:
+        call: the call of the runtime.
+        lane: the queue it waits in: calls that may travel together.
+        code: the code of its task.
+        parcel: its packed arguments; None until they can be packed.
+        parts: native futures of kept values that its arguments refer to, by name.
+        shared: large buffers that its arguments refer to, kept on the engine while it is open.
+        bundle: the bundle it travels in; None while it waits here.
+        is_early: it travels along with upstreams that have not settled.
+        is_recalled: it is to end CANCELLED if it turns out not to have started.
+        report: the end of an early call, held until its upstreams have settled here.
+        was_started: the worker has said that the present attempt began.
+        losses: how often it was lost without ever having been started.
+        worker: the worker that executes it, as far as known.
+        waits_for: keys of upstreams in the same bundle.
+    """
+
+    __slots__ = (
+        "bundle", "call", "code", "is_early", "is_recalled", "is_suspect", "lane", "losses", "parcel", "parts", "report",
+        "shared", "waits_for", "was_started", "worker",
+    )  # fmt: skip
+
+    def __init__(self, call: Any, lane: Any) -> None:
+        self.call = call
+        self.lane = lane
+        self.code: Code | None = None
+        self.parcel: Parcel | None = None
+        self.parts: dict[str, Any] = {}
+        self.shared: list[Any] = []
+        self.bundle: Any = None
+        self.is_early = False
+        self.is_suspect = False
+        self.is_recalled = False
+        self.report: Any = None
+        self.was_started = False
+        self.losses = 0
+        self.worker: str | None = None
+        self.waits_for: tuple[bytes, ...] = ()
+
+    @property
+    def run(self) -> TaskRun:
+        """The task run."""
+        run: TaskRun = self.call.task_run
+        return run
+
+    def pack(self) -> tuple[bytes, ...]:
+        """Pack the arguments; give the keys of the upstreams that have not settled.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+        """
+        call = self.call
+        values, found = call.values, call.found
+        if not values:
+            self.parcel = EMPTY
+            return ()
+        if found is None:
+            if self.parcel is None:
+                self.parcel = pack(values, call.task.parameter_names, call.memo)
+            return ()
+        waits: list[bytes] = []
+
+        def resolve(dependency: Dependency, allowed: bool) -> Any:
+            run = run_of(dependency)
+            if run is not None and run.outcome is None:
+                waits.append(run.key)
+                return Placeholder(("run", run.key))
+            return self._settled(dependency, allowed)
+
+        self.parts.clear()
+        self.parcel = pack(found.replace(values, resolve), call.task.parameter_names, None)
+        return tuple(waits)
+
+    def _settled(self, dependency: Dependency, allowed: bool) -> Any:
+        """Give what stands for the value of an upstream that has settled."""
+        state = state_of(dependency)
+        if isinstance(state, ArrivedState) and not state.is_here:
+            value = state.value
+            if value.place == KEPT:
+                assert state.fetch is not None
+                self.parts[value.data] = state.fetch
+                return Placeholder(("kept", value.data))
+            return Placeholder(("value", tuple(value)))
+        return value_of(dependency, allowed)
+
+    def item(self, code: str, waits_for: tuple[bytes, ...]) -> Item:
+        """Give the item that travels."""
+        call, run = self.call, self.run
+        assert self.parcel is not None
+        return Item(
+            run.key,
+            code,
+            run.attempt,
+            run.number,
+            run.custom_name,
+            run.created_at,
+            run.started_at,
+            run.tags,
+            call.context.get(current_tags, _NO_TAGS),
+            run.log_prints,
+            self.parcel.data,
+            waits_for,
+            self.is_suspect,
+            f"{run.name}-{run.key.hex()}-{run.attempt + 1}",
+        )
+
+    def homes(self) -> frozenset[str]:
+        """Give the workers that hold kept values which the arguments refer to."""
+        found = self.call.found
+        if found is None:
+            return frozenset()
+        homes = set()
+        for dependency in found.dependencies:
+            state = state_of(dependency)
+            if isinstance(state, ArrivedState) and state.value.place == KEPT and state.fetch:
+                homes.add(state.fetch.worker)
+        return frozenset(homes)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the task run has ended meanwhile, by a cancellation or otherwise."""
+        return self.run.is_over

@@ -1,0 +1,39 @@
+"""The code of tasks, packed once per flow run and sent to each worker once."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from penstock.remote.parcels import pack_code
+
+
+class Code(NamedTuple):
+    """A task's code on its way: its digest, and its bytes."""
+
+    digest: str
+    data: bytes
+
+
+class Codes:
+    """The packed code of tasks. A task, with what it closes over, is packed when it is first sent.
+
+    Used by one thread.
+    """
+
+    def __init__(self) -> None:
+        # The task is kept, so that its id stays its own.
+        self._codes: dict[int, tuple[Any, Code]] = {}
+
+    def of(self, task: Any) -> Code:
+        """Give the code of a task.
+
+        Raises:
+            SerializationError: something that the task's function refers to cannot be pickled.
+        """
+        entry = self._codes.get(id(task))
+        if entry is None:
+            data = pack_code(task)
+            code = Code(blake2b(data, digest_size=16).hexdigest(), data)
+            entry = self._codes[id(task)] = (task, code)
+        return entry[1]

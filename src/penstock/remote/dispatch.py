@@ -1,0 +1,599 @@
+"""The driver's side of an engine: bundles calls, sends them, and takes in what workers report.
+
+place(calls) ─► lanes ─► compose ─► engine.send        one thread does everything right of
+                  ▲          ▲                         the lanes, so nothing needs a lock
+ given back ──────┘          │ followers: calls whose upstreams are in the bundle
+                             │
+engine.hear(report) ─► inbox ─► ENDED ─► call.finished ─► …
+engine.lost(bundle) ─► inbox ─► one attempt of what ran there; the rest is sent again
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from penstock.core.bundling import BUDGET_SECONDS, MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_size
+from penstock.core.outcomes import raised
+from penstock.errors import EngineLost, WorkerLost
+from penstock.remote.cargo import Cargo
+from penstock.remote import futures as _  # a future that travels needs to know how
+from penstock.remote.codes import Codes
+from penstock.remote.messages import CANCEL, RECALL, Sent
+from penstock.remote.reports import Reports
+from penstock.runs import TaskRun
+from penstock.runtime.attempts import TASK_RUN, cancelled_state
+from penstock.runtime.upstreams import run_of
+from penstock.states import State, StateType, exception_to_crashed_state
+from penstock.task_runners.queues import CallQueue
+
+logger = logging.getLogger("penstock.remote")
+# Losses of a call that never began, after which the engine itself must be at fault.
+_MOST_LOSSES = 20
+_MOST_AHEAD = 64
+
+
+class Engine(Protocol):
+    """What carries bundles to workers. Thread-safe, and never blocks for long.
+
+    Attributes:
+        reply_to: how workers address this driver.
+    """
+
+    reply_to: Any
+
+    def send(self, bundle: Bundle, data: bytes) -> None:
+        """Send a bundle; its end comes through `Dispatcher.sent_ended` or `lost`."""
+
+    def tell(self, worker: str, data: bytes) -> None:
+        """Send a word to a worker."""
+
+    def tell_about(self, bundle: Bundle, data: bytes) -> None:
+        """Send a word to the worker that has a bundle.
+
+        If none has it yet, no one ever will: `Dispatcher.unsent` takes it back.
+        """
+
+    def workers(self) -> int:
+        """Give how many bundles can be executed at the same time; at least 1."""
+
+    def share(self, digest: str, buffer: Any) -> Any:
+        """Put a large buffer where every worker can get it; released when it is dropped."""
+
+    def fetcher(self, name: str, worker: str) -> Any:
+        """Make the `Fetch` of a value that a worker keeps."""
+
+    def options_of(self, call: Any) -> Hashable:
+        """Give the options of the engine's own that were in force where a call was submitted."""
+
+    def is_stuck(self, worker: str) -> None:
+        """Take note that a worker's thread cannot be stopped."""
+
+
+class Bundle:
+    """Several calls that travel together.
+
+    Attributes:
+        id: in hex.
+        name: what the engine calls it.
+        options: the engine's own options for it.
+        cargo: what is in it and has not ended, by the key of the task run.
+        parts: native futures that it needs, by name.
+    """
+
+    def __init__(self, options: Hashable, cargo: Sequence[Cargo]) -> None:
+        self.id = os.urandom(16).hex()
+        self.options = options
+        self.cargo = {each.run.key: each for each in cargo}
+        self.parts: dict[str, Any] = {}
+        self.native: Any = None
+        self.raw_key: bytes | None = None
+        self.name = f"call-{self.id}"
+        if len(cargo) == 1:
+            run = cargo[0].run
+            self.name = f"{run.name}-{run.key.hex()}-{run.attempt + 1}"
+        elif cargo:
+            self.name = f"{cargo[0].run.definition.name}-bundle-{self.id}"
+
+    @classmethod
+    def of_raw(cls, key: bytes) -> Bundle:
+        """Make the bundle of a callable that belongs to no flow run."""
+        bundle = cls(None, ())
+        bundle.raw_key = key
+        return bundle
+
+
+class Lane:
+    """Calls that may travel together: of one task, with the same wishes."""
+
+    def __init__(self, task: Any, options: Hashable, numbers: Any, is_bundled: bool) -> None:
+        self.task = task
+        self.options = options
+        self.queue = CallQueue(numbers)
+        self.is_bundled = is_bundled
+        self.pace = Pace()
+
+
+class Dispatcher:
+    """Sends the calls of one started runner to its engine. `place` and what tells of the engine
+    are thread-safe; everything else happens in one thread.
+
+    Args:
+        engine: what carries bundles.
+        bundles: False sends every call on its own.
+    """
+
+    def __init__(self, engine: Engine, bundles: bool = True) -> None:
+        self.engine = engine
+        self.bundles = bundles
+        self.codes = Codes()
+        self.reports = Reports(self)
+        self.open: dict[bytes, Cargo] = {}
+        self.in_flight: dict[str, Bundle] = {}
+        self.waiting: set[str] = set()
+        self.failure: BaseException | None = None
+        self._lanes: dict[Hashable, Lane] = {}
+        self._paces: dict[int, Pace] = {}
+        self._numbers = itertools.count(1)
+        self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
+        self._arrivals: deque[Cargo] = deque()
+        self._foreseen: deque[Cargo] = deque()
+        self._followers: dict[TaskRun, list[Cargo]] = {}
+        self._is_awake = False
+        self._idle: list[Callable[[], object]] = []
+        self._thread = threading.Thread(target=self._serve, name="penstock-dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread once what it was given is done."""
+        self.reports.close()
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # From any thread.
+
+    def place(self, calls: Sequence[Any]) -> None:
+        """Take in calls whose upstreams have settled."""
+        for call in calls:
+            cargo = call.cargo
+            if cargo is None:
+                cargo = self._load(call)
+                if cargo is None:
+                    continue
+            elif cargo.is_early:
+                self.post(self._settle_early, cargo)
+                continue
+            call.ticket = [None]
+            self._arrivals.append(cargo)
+        if not self._is_awake:
+            self._is_awake = True
+            self._inbox.put((_nothing, ()))
+
+    def foresee(self, call: Any) -> None:
+        """Take note of a call whose upstreams have not settled: it may travel along with them."""
+        call.cargo = cargo = Cargo(call, None)
+        self._foreseen.append(cargo)
+
+    def take_back(self, call: Any) -> bool:
+        """Take back a call that waits here; tell whether it did."""
+        cargo = call.cargo
+        if cargo is None or cargo.bundle is not None:
+            return False
+        try:
+            call.ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def recall(self, call: Any) -> None:
+        """Have a call end CANCELLED if it has not started."""
+        self.post(self._call_off, call, RECALL)
+
+    def interrupt(self, call: Any) -> None:
+        """Have a call stopped that travels or runs; its end is none of ours any more."""
+        self.post(self._call_off, call, CANCEL)
+
+    def unsent(self, bundle: Bundle) -> None:
+        """Take that a bundle is with no worker, and will not be."""
+        self.post(self._unsent, bundle)
+
+    def post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have a function called in the dispatcher's thread."""
+        self._is_awake = True
+        self._inbox.put((function, arguments))
+
+    def wake(self) -> None:
+        """Look whether more can be sent."""
+        self.post(_nothing)
+
+    def hear(self, report: bytes) -> None:
+        """Take a report of a worker."""
+        self.post(self.reports.take, report)
+
+    def sent_ended(self, bundle: Bundle, problem: BaseException | None, worker: str | None) -> None:
+        """Take that the engine is done with a bundle.
+
+        Args:
+            problem: why it was not executed to its end; None if it was.
+            worker: where that happened, as far as known.
+        """
+        self.post(self._sent_ended, bundle, problem, worker)
+
+    def fail(self, problem: BaseException) -> None:
+        """Take that the engine is gone: nothing that is open can end any more."""
+        self.post(self._fail, problem)
+
+    def when_idle(self, ring: Callable[[], object]) -> None:
+        """Call a function once nothing is open."""
+        self.post(self._when_idle, ring)
+
+    def send_raw(self, key: bytes, code: bytes, end: Callable[[State], None]) -> None:
+        """Send a callable that belongs to no flow run; `end` takes its state."""
+        self.post(self._send_raw, key, code, end)
+
+    # In the dispatcher's thread.
+
+    def _serve(self) -> None:
+        while True:
+            work = self._inbox.get()
+            try:
+                while work is not None:
+                    work[0](*work[1])
+                    work = self._inbox.get_nowait()
+                return
+            except Empty:
+                pass
+            except Exception:
+                logger.exception("The dispatcher of an engine failed.")
+            self._is_awake = False
+            try:
+                self._send_ready()
+            except Exception:
+                logger.exception("The dispatcher of an engine failed.")
+
+    def _load(self, call: Any) -> Cargo | None:
+        """Make the cargo of a call; arguments that cannot travel end it here."""
+        cargo = call.cargo = Cargo(call, None)
+        if call.found is None:
+            # Packed at once: what the caller changes afterwards is not meant for it.
+            try:
+                cargo.pack()
+            except Exception as exc:
+                self._refuse(call, exc)
+                return None
+        return cargo
+
+    def _refuse(self, call: Any, exc: BaseException) -> None:
+        run = call.task_run
+        call.life = None  # trying again would not help
+        call.finished(raised(exc, TASK_RUN, call.live.now(), run.key))
+
+    def _lane_of(self, cargo: Cargo) -> Lane:
+        call = cargo.call
+        options = self.engine.options_of(call)
+        key = (id(call.task), options, cargo.homes())
+        lane = self._lanes.get(key)
+        if lane is None:
+            is_bundled = self.bundles and call.task.bundle
+            lane = self._lanes[key] = Lane(call.task, options, self._numbers, is_bundled)
+            pace = self._paces.get(id(call.task))
+            if pace is None:
+                self._paces[id(call.task)] = lane.pace
+            else:
+                lane.pace = pace
+        return lane
+
+    def _send_ready(self) -> None:
+        while self._foreseen:
+            self._take_foreseen(self._foreseen.popleft())
+        while self._arrivals:
+            cargo = self._arrivals.popleft()
+            call = cargo.call
+            if self.failure is not None:
+                call.finished(exception_to_crashed_state(self.failure))
+            elif cargo.bundle is not None or cargo.report is not None:
+                self._settle_early(cargo)
+            elif call.ticket:
+                cargo.lane = self._lane_of(cargo)
+                cargo.lane.queue.push(call)
+        workers = self.engine.workers()
+        while self.failure is None:
+            lane = self._next_lane()
+            if lane is None or not self._has_room(lane, workers):
+                return
+            cargo = self._compose(lane, workers)
+            if cargo:
+                self._send(Bundle(lane.options, cargo))
+
+    def _next_lane(self) -> Lane | None:
+        best, best_head = None, None
+        for lane in self._lanes.values():
+            if lane.queue:
+                head = lane.queue.head()
+                if head is not None and (best_head is None or head < best_head):
+                    best, best_head = lane, head
+        return best
+
+    def _has_room(self, lane: Lane, workers: int) -> bool:
+        """Tell whether another bundle may be sent: workers are busy, and have one more to do."""
+        ahead = 2 * workers
+        if lane.pace.seconds > TARGET_SECONDS or not lane.is_bundled:
+            # Sent one by one: let the engine see enough of them to place them well.
+            ahead += _MOST_AHEAD
+        elif not lane.pace.is_known:
+            ahead = workers
+        # A bundle whose task run waits for others has left its place to them.
+        return len(self.in_flight) - len(self.waiting) < ahead
+
+    def _compose(self, lane: Lane, workers: int) -> list[Cargo]:
+        """Take calls out of a lane, and what can travel along with them."""
+        most = bundle_size(lane.pace, len(lane.queue), workers) if lane.is_bundled else 1
+        together: dict[bytes, Cargo] = {}
+        while len(together) < most:
+            call = lane.queue.pop()
+            if call is None:
+                break
+            cargo: Cargo = call.cargo  # type: ignore[attr-defined]
+            if cargo.is_suspect and together:
+                lane.queue.push(call)
+                break
+            if self._pack(cargo):
+                together[cargo.run.key] = cargo
+                if lane.is_bundled and not cargo.is_suspect:
+                    self._add_followers(cargo, together)
+            if cargo.is_suspect:
+                break
+        return list(together.values())
+
+    def _pack(self, cargo: Cargo) -> bool:
+        if cargo.is_over:
+            return False
+        try:
+            cargo.code = self.codes.of(cargo.call.task)
+            cargo.waits_for = cargo.pack()
+        except Exception as exc:
+            self._refuse(cargo.call, exc)
+            return False
+        return True
+
+    def _add_followers(self, first: Cargo, together: dict[bytes, Cargo]) -> None:
+        """Add calls whose unsettled upstreams are all in the bundle, and what follows on them."""
+        pending = deque([first])
+        seconds = 0.0
+        while pending:
+            for cargo in self._followers.pop(pending.popleft().run, ()):
+                fits = len(together) < MOST_TOGETHER and seconds < TARGET_SECONDS
+                if cargo.is_over or cargo.bundle is not None or not cargo.call.upstreams:
+                    continue
+                if not fits or not self._is_covered(cargo, together):
+                    continue
+                if not (cargo.call.task.bundle and self._pack(cargo)):
+                    continue
+                cargo.is_early = True
+                together[cargo.run.key] = cargo
+                pending.append(cargo)
+                pace = self._paces.get(id(cargo.call.task))
+                seconds += pace.seconds if pace is not None and pace.is_known else 0.0
+
+    def _is_covered(self, cargo: Cargo, together: dict[bytes, Cargo]) -> bool:
+        """Tell whether every upstream has completed or is in the bundle."""
+        for dependency, allowed in cargo.call.upstreams.items():
+            run = run_of(dependency)
+            if run is None:
+                continue
+            if run.outcome is None:
+                # What a failure is to become is decided here, not there.
+                if allowed or run.key not in together:
+                    return False
+            elif run.outcome.type is not StateType.COMPLETED:
+                return False
+        return True
+
+    def _take_foreseen(self, cargo: Cargo) -> None:
+        """Remember a call with those of its upstreams that have not settled."""
+        call = cargo.call
+        if cargo.is_over or cargo.bundle is not None or not self.bundles:
+            return
+        cargo.lane = cargo.lane or self._lane_of(cargo)
+        for dependency in list(call.upstreams):
+            run = run_of(dependency)
+            if run is not None and run.outcome is None:
+                self._followers.setdefault(run, []).append(cargo)
+
+    def _send(self, bundle: Bundle) -> None:
+        items, codes = [], {}
+        for cargo in bundle.cargo.values():
+            code = cargo.code
+            assert code is not None
+            codes[code.digest] = code.data
+            cargo.bundle = bundle
+            cargo.was_started, cargo.worker = False, None
+            self.open[cargo.run.key] = cargo
+            bundle.parts.update(cargo.parts)
+            for large in cargo.parcel.large:  # type: ignore[union-attr]
+                shared = self.engine.share(large.digest, large.buffer)
+                cargo.shared.append(shared)
+                bundle.parts[large.digest] = shared
+            items.append(cargo.item(code.digest, cargo.waits_for))
+        header = self.header_of(bundle)
+        sent = Sent(bundle.id, header, codes, [tuple(item) for item in items], BUDGET_SECONDS)  # type: ignore[misc]
+        self.in_flight[bundle.id] = bundle
+        self.engine.send(bundle, pickle.dumps(tuple(sent), 5))
+
+    def _send_raw(self, key: bytes, code: bytes, end: Callable[[State], None]) -> None:
+        bundle = Bundle.of_raw(key)
+        self.reports.expect_raw(key, end)
+        sent = Sent(bundle.id, self.reports.raw_header(), {}, [], BUDGET_SECONDS, (key, code))
+        self.in_flight[bundle.id] = bundle
+        self.engine.send(bundle, pickle.dumps(tuple(sent), 5))
+
+    def header_of(self, bundle: Bundle) -> bytes:
+        """Give what workers need to know of the flow run that the calls of a bundle belong to."""
+        return self.reports.header(next(iter(bundle.cargo.values())).call.live)
+
+    # Ends.
+
+    def ended(self, cargo: Cargo, state: State) -> None:
+        """Take the end of an attempt."""
+        self.open.pop(cargo.run.key, None)
+        if cargo.bundle is not None:
+            cargo.bundle.cargo.pop(cargo.run.key, None)
+        cargo.bundle = None
+        if cargo.is_early:
+            # Its upstreams have ended on the worker, but may not have been settled here.
+            cargo.report = state
+            return
+        self._finish(cargo, state)
+
+    def _finish(self, cargo: Cargo, state: State) -> None:
+        call = cargo.call
+        call.cargo = None
+        if call.task.hooks and not cargo.is_over:
+            # A hook may wait for other task runs, whose ends pass through this thread.
+            threading.Thread(
+                target=call.finished, args=(state,), name="penstock-hooks", daemon=True
+            ).start()
+        else:
+            call.finished(state)
+        if call.task_run.is_over:
+            self._followers.pop(call.task_run, None)
+
+    def _settle_early(self, cargo: Cargo) -> None:
+        """Take that the upstreams of a call that travels along have settled here, too."""
+        cargo.is_early = False
+        if cargo.report is not None:
+            report, cargo.report = cargo.report, None
+            self._finish(cargo, report)
+        elif cargo.bundle is None:
+            self._again(cargo)
+
+    def given_back(self, keys: Iterable[bytes]) -> None:
+        """Take back what a worker did not start."""
+        for key in keys:
+            cargo = self.open.pop(key, None)
+            if cargo is not None:
+                if cargo.bundle is not None:
+                    cargo.bundle.cargo.pop(key, None)
+                self._again(cargo)
+
+    def _again(self, cargo: Cargo) -> None:
+        """Queue a call again that was not started, or let it wait for its upstreams."""
+        cargo.bundle = None
+        if cargo.is_over:
+            return
+        if cargo.is_recalled:
+            cargo.is_early = False
+            cargo.call.live.finish(cargo.call, cancelled_state(cargo.run))
+        elif cargo.is_early:
+            cargo.is_early = False
+            self._foreseen.append(cargo)
+        else:
+            cargo.call.ticket = [None]
+            self._arrivals.append(cargo)
+
+    def bundle_ended(self, bundle_id: str) -> None:
+        """Take that a worker is through with a bundle."""
+        bundle = self._landed(bundle_id)
+        if bundle is not None:
+            for cargo in list(bundle.cargo.values()):
+                self.open.pop(cargo.run.key, None)
+                self._lost(cargo, WorkerLost("The worker never told how it ended."))
+        self._tell_idle()
+
+    def _landed(self, bundle_id: str) -> Bundle | None:
+        self.waiting.discard(bundle_id)
+        return self.in_flight.pop(bundle_id, None)
+
+    def _sent_ended(
+        self, bundle: Bundle, problem: BaseException | None, worker: str | None
+    ) -> None:
+        if self._landed(bundle.id) is None:
+            return
+        problem = problem or WorkerLost("The worker never told how its task runs ended.")
+        if bundle.raw_key is not None:
+            self.reports.end_raw(bundle.raw_key, exception_to_crashed_state(problem))
+        for cargo in list(bundle.cargo.values()):
+            self.open.pop(cargo.run.key, None)
+            self._lost(cargo, problem)
+        self._tell_idle()
+
+    def _lost(self, cargo: Cargo, problem: BaseException) -> None:
+        """Decide on a call whose bundle was lost: what ran there has lost an attempt."""
+        started = cargo.was_started
+        cargo.bundle = None
+        if not isinstance(problem, WorkerLost):
+            self.reports.begin(cargo, None)
+            cargo.is_early = False
+            self._finish(cargo, exception_to_crashed_state(problem))
+        elif started:
+            cargo.is_early = False
+            self._finish(cargo, exception_to_crashed_state(problem))
+        else:
+            # Whether it had begun nobody knows, except of a suspect: those say so beforehand.
+            cargo.is_suspect = True
+            cargo.losses += 1
+            if cargo.losses > _MOST_LOSSES:
+                self.reports.begin(cargo, None)
+                cargo.is_early = False
+                cargo.call.life = None
+                self._finish(cargo, exception_to_crashed_state(problem))
+            else:
+                self._again(cargo)
+
+    def _call_off(self, call: Any, kind: int) -> None:
+        cargo = call.cargo
+        if cargo is None:
+            return
+        cargo.is_recalled = True
+        if cargo.bundle is not None:
+            word = pickle.dumps((self.header_of(cargo.bundle), (kind, cargo.run.key)), 5)
+            self.engine.tell_about(cargo.bundle, word)
+
+    def _unsent(self, bundle: Bundle) -> None:
+        if self._landed(bundle.id) is not None:
+            self.given_back(list(bundle.cargo))
+            bundle.cargo.clear()
+            self._tell_idle()
+
+    def _fail(self, problem: BaseException) -> None:
+        if self.failure is not None:
+            return
+        self.failure = problem if isinstance(problem, EngineLost) else EngineLost(str(problem))
+        lost = [*self.open.values()]
+        self.open.clear()
+        self.in_flight.clear()
+        self.waiting.clear()
+        for lane in self._lanes.values():
+            while (call := lane.queue.pop()) is not None:
+                lost.append(call.cargo)  # type: ignore[attr-defined]
+        for cargo in lost:
+            cargo.call.live.fatal = self.failure
+            cargo.bundle, cargo.is_early = None, False
+            cargo.call.life = None
+            self._finish(cargo, exception_to_crashed_state(self.failure))
+        self._tell_idle()
+
+    def _when_idle(self, ring: Callable[[], object]) -> None:
+        self._idle.append(ring)
+        self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        if self._idle and not self.in_flight and not self._arrivals:
+            rings, self._idle = self._idle, []
+            for ring in rings:
+                ring()
+
+
+def _nothing() -> None:
+    """Only wake the dispatcher."""

@@ -1,0 +1,125 @@
+"""The outbox of a worker: what it has to tell one driver, sent in groups and in order.
+
+task code, logs ──add──► entries ──flush──► port.send(report)
+                            ▲                  at the end of a bundle, when there are many,
+                          ticker               and every 20 ms while something runs
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections import deque
+from typing import Any, Protocol
+
+TICK_SECONDS = 0.02
+_MOST_ENTRIES = 2000
+
+
+class Port(Protocol):
+    """What an engine lends to the code that runs on one of its workers. Thread-safe.
+
+    Attributes:
+        worker: the name of the worker in the history.
+    """
+
+    worker: str
+
+    def send(self, reply_to: Any, data: bytes) -> None:
+        """Send a report to a driver; reports arrive in the order in which they were sent."""
+
+    def confirm(self, reply_to: Any, data: bytes) -> None:
+        """Send a report and block until it has left this machine's hands."""
+
+    def keep(self, reply_to: Any, name: str, value: Any) -> int:
+        """Keep a value on the engine for a driver and give its size in bytes."""
+
+    def fetch(self, name: str) -> Any:
+        """Bring a value that the engine keeps; blocks."""
+
+    def leave(self) -> None:
+        """Give the calling thread's place to other work while it waits."""
+
+    def come_back(self) -> None:
+        """Take a place again; blocks."""
+
+
+class Outbox:
+    """What one worker process has to tell one driver. Thread-safe."""
+
+    def __init__(self, port: Port, reply_to: Any) -> None:
+        self.port = port
+        self.reply_to = reply_to
+        self.entries: deque[tuple[Any, ...]] = deque()
+        self._lock = threading.Lock()
+
+    def add(self, *entry: Any) -> None:
+        """Add an entry; it leaves with the next group."""
+        self.entries.append(entry)
+        if len(self.entries) > _MOST_ENTRIES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is."""
+        if not self.entries:
+            return
+        with self._lock:
+            entries = []
+            while self.entries:
+                entries.append(self.entries.popleft())
+            if entries:
+                report = (self.port.worker, entries)
+                self.port.send(self.reply_to, pickle.dumps(report, 5))
+
+    def confirm(self, *entry: Any) -> None:
+        """Send an entry at once, and wait until it is certain to arrive."""
+        self.flush()
+        self.port.confirm(self.reply_to, pickle.dumps((self.port.worker, [entry]), 5))
+
+
+class Ticker:
+    """A thread that looks after outboxes and running bundles every few milliseconds.
+
+    It sleeps while nothing runs.
+    """
+
+    def __init__(self) -> None:
+        self._active: dict[Any, None] = {}
+        self._work = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, bundle: Any) -> None:
+        """Look after a bundle: call its `tick` until it is removed."""
+        self._active[bundle] = None
+        if self._thread is None:
+            self._start()
+        if not self._work.is_set():
+            self._work.set()
+
+    def remove(self, bundle: Any) -> None:
+        """Look after a bundle no more."""
+        self._active.pop(bundle, None)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name="penstock-ticker", daemon=True
+                )
+                self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            self._work.wait()
+            time.sleep(TICK_SECONDS)
+            for bundle in list(self._active):
+                bundle.tick()
+            if not self._active:
+                self._work.clear()
+                if self._active:
+                    self._work.set()
+
+
+ticker = Ticker()

@@ -1,0 +1,204 @@
+"""Take in what workers report: attempts that began and ended, log lines, requests."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from penstock.history.recorder import CHANGED
+from penstock.remote.failures import state_from_record
+from penstock.remote.messages import (
+    BUNDLE_ENDED,
+    CAME_BACK,
+    ENDED,
+    GIVEN_BACK,
+    KEPT,
+    LEFT,
+    LINE,
+    RAW_ENDED,
+    REQUEST,
+    STARTED,
+    STUCK,
+    Header,
+    Value,
+)
+from penstock.remote.requests import Requests
+from penstock.remote.values import ArrivedState
+from penstock.states import RETRYING, State, StateType
+from penstock.settings import load_settings
+
+if TYPE_CHECKING:
+    from penstock.core.bundling import Pace
+    from penstock.remote.cargo import Cargo
+    from penstock.remote.dispatch import Dispatcher
+
+logger = logging.getLogger("penstock.remote")
+RUNNING = StateType.RUNNING
+
+
+class Reports:
+    """Takes in reports for one dispatcher, in its thread."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._header: bytes | None = None
+        self._requests: Requests | None = None
+        self._raw: dict[bytes, Callable[[State], None]] = {}
+        self._takers: dict[int, Callable[..., None]] = {
+            STARTED: self._started,
+            ENDED: self._ended,
+            GIVEN_BACK: self._given_back,
+            BUNDLE_ENDED: self._bundle_ended,
+            LINE: self._line,
+            REQUEST: self._request,
+            STUCK: self._stuck,
+            RAW_ENDED: self._raw_ended,
+            LEFT: self._left,
+            CAME_BACK: self._came_back,
+        }
+        self._recorder: Any = None
+
+    def header(self, live: Any) -> bytes:
+        """Give the pickled header of the flow run whose calls this dispatcher sends."""
+        if self._header is None:
+            settings = load_settings()
+            run = live.flow_run
+            header = Header(
+                self._dispatcher.engine.reply_to,
+                run.key,
+                run.definition.name,
+                run.name,
+                run.created_at,
+                run.preview,
+                run.tags,
+                run.log_prints,
+                settings.log_level,
+                settings.loggers,
+            )
+            self._header = pickle.dumps(tuple(header), 5)
+            self._recorder = live.recorder
+            self._requests = Requests(self._dispatcher, live, self._header)
+        return self._header
+
+    def close(self) -> None:
+        """End the thread that serves requests."""
+        if self._requests is not None:
+            self._requests.close()
+
+    def raw_header(self) -> bytes:
+        """Give the header of callables that belong to no flow run."""
+        settings = load_settings()
+        none: frozenset[str] = frozenset()
+        header = Header(
+            self._dispatcher.engine.reply_to, bytes(16), "", "", 0, "{}", none, False,
+            settings.log_level, settings.loggers,
+        )  # fmt: skip
+        return pickle.dumps(tuple(header), 5)
+
+    def expect_raw(self, key: bytes, function: Callable[[State], None]) -> None:
+        """Have a function called with the state in which a raw call ends."""
+        self._raw[key] = function
+
+    def take(self, data: bytes) -> None:
+        """Take a report."""
+        worker, entries = pickle.loads(data)
+        paces: dict[Pace, list[float]] = {}
+        for entry in entries:
+            try:
+                self._takers[entry[0]](worker, paces, *entry[1:])
+            except Exception:
+                logger.exception("A report of worker %s could not be taken in.", worker)
+        for pace, taken in paces.items():
+            pace.note(sum(taken), len(taken))
+
+    def begin(self, cargo: Cargo, at: int | None) -> None:
+        """Enter RUNNING, at the time a worker said; None: now, for an attempt that got lost."""
+        run = cargo.run
+        if cargo.was_started or run.is_over:
+            return
+        cargo.was_started = True
+        # Clocks of machines differ: nothing begins before it was made.
+        at = time_ns() if at is None else max(at, run.created_at)
+        run.attempt += 1
+        if run.started_at is None:
+            run.started_at = at
+            run.type = RUNNING
+        else:
+            run.enter(RUNNING, max(at, run.changed_at or 0), RETRYING)
+
+    def _started(self, worker: str, paces: Any, key: bytes, attempt: int, at: int) -> None:
+        cargo = self._dispatcher.open.get(key)
+        if cargo is None or cargo.was_started or attempt != cargo.run.attempt + 1:
+            return
+        cargo.worker = cargo.run.worker = worker
+        self.begin(cargo, at)
+        cargo.call.live.recorder.record(CHANGED, cargo.run)
+
+    def _ended(
+        self,
+        worker: str,
+        paces: dict[Pace, list[float]],
+        key: bytes,
+        attempt: int,
+        began_at: int,
+        ended_at: int,
+        place: Any,
+        how: Any,
+    ) -> None:
+        cargo = self._dispatcher.open.get(key)
+        if cargo is None:
+            if place is not None and place[0] == KEPT:
+                # Nobody waits for it any more: let the engine drop it.
+                self._dispatcher.engine.fetcher(place[1], worker)
+            return
+        run = cargo.run
+        if not run.is_over:
+            run.worker = worker
+            self.begin(cargo, began_at)
+        if cargo.lane is not None:
+            paces.setdefault(cargo.lane.pace, []).append((ended_at - began_at) / 1e9)
+        ended_at = max(ended_at, run.started_at or 0)
+        if place is None:
+            state = state_from_record(how, key)
+        else:
+            value = Value(*place)
+            fetch = None
+            if value.place == KEPT:
+                fetch = self._dispatcher.engine.fetcher(value.data, worker)
+            name, message = how or (None, None)
+            state = ArrivedState(value, fetch, ended_at, key, name, message)
+        self._dispatcher.ended(cargo, state)
+
+    def _given_back(self, worker: str, paces: Any, keys: list[bytes]) -> None:
+        self._dispatcher.given_back(keys)
+
+    def _bundle_ended(self, worker: str, paces: Any, bundle_id: str) -> None:
+        self._dispatcher.bundle_ended(bundle_id)
+
+    def _left(self, worker: str, paces: Any, bundle_id: str) -> None:
+        self._dispatcher.waiting.add(bundle_id)
+
+    def _came_back(self, worker: str, paces: Any, bundle_id: str) -> None:
+        self._dispatcher.waiting.discard(bundle_id)
+
+    def _line(self, worker: str, paces: Any, row: tuple[Any, ...]) -> None:
+        self._recorder.record_line(row)
+
+    def _request(self, worker: str, paces: Any, *request: Any) -> None:
+        assert self._requests is not None
+        self._requests.take(worker, *request)
+
+    def _stuck(self, worker: str, paces: Any) -> None:
+        self._dispatcher.engine.is_stuck(worker)
+
+    def _raw_ended(self, worker: str, paces: Any, key: bytes, record: Any) -> None:
+        self.end_raw(key, state_from_record(record, None))
+
+    def end_raw(self, key: bytes, state: State) -> None:
+        """Tell whoever waits for a raw call how it ended."""
+        function = self._raw.pop(key, None)
+        if function is not None:
+            function(state)

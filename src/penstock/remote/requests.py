@@ -1,0 +1,197 @@
+"""What task runs on workers ask of the flow run: to submit, to cancel, to be told of an end.
+
+Requests that may take long, such as a submission that starts another runner, are done in a
+thread of their own, in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from penstock.core.inputs import Found, find
+from penstock.remote.failures import state_to_record
+from penstock.remote.messages import ANSWER, END
+from penstock.remote.parcels import unpack, unpack_code
+from penstock.remote.snapshots import Mirrors
+from penstock.remote.values import ArrivedState, whole
+from penstock.runs import TaskRun
+from penstock.runtime.context import current_run, current_tags
+from penstock.runtime.futures import TaskFuture
+from penstock.states import State, StateType, exception_to_crashed_state
+
+if TYPE_CHECKING:
+    from penstock.remote.dispatch import Dispatcher
+
+logger = logging.getLogger("penstock.remote")
+
+
+class Requests:
+    """Serves the requests of the task runs of one flow run.
+
+    Args:
+        dispatcher: whose workers ask.
+        live: the flow run.
+        header: how workers know the flow run.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, live: Any, header: bytes) -> None:
+        self._dispatcher = dispatcher
+        self._live = live
+        self._header = header
+        self._mirrors = Mirrors(live)
+        self._known: dict[bytes, TaskRun] = live.exported
+        self._queue: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]
+        self._queue = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._tasks: dict[bytes, Any] = {}
+
+    def take(self, worker: str, kind: str, *what: Any) -> None:
+        """Take a request, in the dispatcher's thread."""
+        if kind == "record":
+            self._mirrors.take(*what)
+        elif kind == "submit":
+            self._later(self._submit, worker, *what)
+        elif kind == "looked":
+            self._later(self._look_at, *what)
+        elif kind == "watch":
+            self._later(self._watch, worker, *what)
+        else:
+            number, question, asked_by, *rest = what
+            if question == "number":
+                self._answer(asked_by, number, self._number_of(*rest))
+            else:
+                self._later(self._cancel, asked_by, number, *rest)
+
+    def _later(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._queue.put((function, arguments))
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._serve, name="penstock-requests", daemon=True
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            try:
+                work[0](*work[1])
+            except Exception:
+                logger.exception("A request of a worker failed.")
+
+    def _answer(self, worker: str, number: int, answer: Any) -> None:
+        self._tell(worker, (ANSWER, number, answer))
+
+    def _tell(self, worker: str, word: tuple[Any, ...]) -> None:
+        self._dispatcher.engine.tell(worker, pickle.dumps((self._header, word), 5))
+
+    def _number_of(self, key: bytes) -> int:
+        run = self._known.get(key)
+        return self._mirrors.number_of(key) if run is None else run.number
+
+    def _look_at(self, key: bytes) -> None:
+        run = self._known.get(key)
+        if run is not None:
+            run.look_at()
+
+    def _cancel(self, worker: str, number: int, key: bytes) -> None:
+        run = self._known.get(key)
+        self._answer(worker, number, run is not None and self._live.cancel(run))
+
+    def _watch(self, worker: str, key: bytes) -> None:
+        run = self._known.get(key)
+        if run is not None:
+            self._live.when_over(run, lambda run: self._tell_end(worker, run))
+
+    def _submit(
+        self,
+        worker: str,
+        parent_key: bytes | None,
+        code: bytes,
+        wanted: list[tuple[bytes, bytes, dict[str, bytes]]],
+        waited: tuple[bytes, ...],
+        tags: frozenset[str],
+        log_prints: bool,
+    ) -> None:
+        task = self._task_of(code)
+        awaited = self._awaited(waited)
+        for key, data, large in wanted:
+            context = Context()
+            context.run(
+                self._submit_one, worker, parent_key, task, key, data, large, awaited, tags,
+                log_prints,
+            )  # fmt: skip
+
+    def _submit_one(
+        self,
+        worker: str,
+        parent_key: bytes | None,
+        task: Any,
+        key: bytes,
+        data: bytes,
+        large: dict[str, bytes],
+        awaited: Found | None,
+        tags: frozenset[str],
+        log_prints: bool,
+    ) -> None:
+        current_tags.set(tags)
+        current_run.set(self._parent(parent_key, log_prints))
+        try:
+            values = unpack(data, large, resolver=self._resolve)
+            args, kwargs = task.signature.call_arguments(values)
+            run = self._live.submit_after(task, args, kwargs, awaited, key)
+        except Exception as exc:
+            self._tell(worker, (END, key, self._outcome(exception_to_crashed_state(exc))))
+            return
+        self._known[key] = run
+        self._live.when_over(run, lambda run: self._tell_end(worker, run, key))
+
+    def _parent(self, key: bytes | None, log_prints: bool) -> Any:
+        """Give the run in which a request was made."""
+        if key is None:
+            return self._live.flow_run
+        cargo = self._dispatcher.open.get(key)
+        if cargo is not None:
+            return cargo.run
+        parent = TaskRun(self._live.flow, key, 0)
+        parent.live, parent.recorder = self._live, self._live.recorder
+        parent.log_prints = log_prints
+        return parent
+
+    def _task_of(self, code: bytes) -> Any:
+        task = self._tasks.get(code)
+        if task is None:
+            task = self._tasks[code] = unpack_code(code)
+        return task
+
+    def _awaited(self, keys: tuple[bytes, ...]) -> Found | None:
+        futures = [TaskFuture(self._known[key]) for key in keys if key in self._known]
+        return find((futures,)) if futures else None
+
+    def _resolve(self, token: Any) -> Any:
+        kind, what = token
+        if kind != "future" or what not in self._known:
+            raise KeyError(f"There is no task run {what!r} here.")
+        return TaskFuture(self._known[what])
+
+    def _tell_end(self, worker: str, run: TaskRun, key: bytes | None = None) -> None:
+        """Tell a worker how a run ended that it waits for."""
+        state = run.outcome
+        assert state is not None
+        self._tell(worker, (END, key or run.key, self._outcome(state)))
+
+    def _outcome(self, state: State) -> tuple[Any, ...]:
+        if state.type is not StateType.COMPLETED:
+            return ("state", state_to_record(state))
+        value = state.value if isinstance(state, ArrivedState) else whole(state.data)
+        return ("value", tuple(value), state.at, state.special_name, state.message)

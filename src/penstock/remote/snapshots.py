@@ -1,0 +1,154 @@
+"""Runs that are executed on a worker without having been sent there, as the driver records them.
+
+A task that is called directly inside a task, and a flow that is called inside one, run where
+they are called. Their changes travel as snapshots, and the driver mirrors them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from penstock.core.identity import run_identity
+from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
+from penstock.runs import FlowRun, Run, TaskRun
+from penstock.states import State, StateType
+
+# Ended runs whose numbers are remembered, should their code still ask for its name.
+_MOST_NUMBERS = 10_000
+_ALWAYS = ("key", "created_at", "type")
+_RARELY = (
+    "state_name", "message", "is_over", "started_at", "ended_at", "changed_at", "attempt", "tags",
+    "error", "transitions", "log_prints", "preview", "kept", "kept_codec", "upstream", "identity",
+    "parent_key", "subflow_key", "custom_name", "task_number", "number", "looked_at", "name",
+    "runner", "version", "worker",
+)  # fmt: skip
+
+
+def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
+    """Give a run as it is now, or a task that is new to a flow run, as built-in types."""
+    if isinstance(subject, tuple):
+        return ("task", subject, None)
+    held = vars(subject)
+    fields = {name: getattr(subject, name) for name in _ALWAYS}
+    fields["type"] = subject.type.value
+    fields.update((name, held[name]) for name in _RARELY if held.get(name) is not None)
+    last = subject.last
+    if last is not None:
+        fields["last"] = (last.type.value, last.special_name, last.message, last.at)
+    fields["definition"] = (subject.definition.key, subject.definition.name)
+    if isinstance(subject, FlowRun):
+        fields["parent"] = None if subject.parent is None else subject.parent.key
+        return ("flow run", fields, subject.key)
+    flow_key = None if subject.live is None else subject.live.flow_run.key
+    return ("task run", fields, flow_key)
+
+
+class _Definition:
+    """What is known here of a flow or task that runs on a worker."""
+
+    is_async = False
+    parameter_names: tuple[str, ...] = ()
+    hooks: dict[StateType, Any] = {}
+
+    def __init__(self, key: str, name: str) -> None:
+        self.key = key
+        self.name = name
+
+
+class _MirroredFlowRun:
+    """The `live` of the runs of a flow that runs on a worker: what the recorder needs of it."""
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        self.flow_run = flow_run
+        self.ledger = Ledger(flow_run.key)
+
+
+class Mirrors:
+    """The mirrored runs of one flow run. Used by one thread.
+
+    Args:
+        live: the flow run in whose task runs they were made.
+    """
+
+    def __init__(self, live: Any) -> None:
+        self._live = live
+        self._recorder: Recorder = live.recorder
+        self._runs: dict[bytes, Any] = {}
+        self._flows: dict[bytes, _MirroredFlowRun] = {}
+        self._numbers: OrderedDict[bytes, int] = OrderedDict()
+
+    def take(self, kind: int, what: tuple[str, Any, bytes | None]) -> None:
+        """Record a change that happened on a worker."""
+        sort, fields, flow_key = what
+        if sort == "task":
+            if kind == TASK:
+                self._recorder.record(TASK, fields)
+        elif sort == "flow run":
+            self._take_flow_run(kind, fields)
+        else:
+            self._take_task_run(kind, fields, flow_key)
+
+    def number_of(self, key: bytes) -> int:
+        """Give the number of a mirrored task run."""
+        run = self._runs.get(key)
+        number: int = self._numbers.get(key, 0) if run is None else run.number
+        return number
+
+    def _take_flow_run(self, kind: int, fields: dict[str, Any]) -> None:
+        key = fields["key"]
+        mirrored = self._flows.get(key)
+        if mirrored is None:
+            definition = _Definition(*fields["definition"])
+            run = FlowRun(definition, key, fields["created_at"], fields["name"])
+            mirrored = self._flows[key] = _MirroredFlowRun(run)
+            run.live = mirrored
+        run = mirrored.flow_run
+        parent = fields.pop("parent")
+        if parent is not None and run.parent is None:
+            # All that is recorded of the parent is its key.
+            run.parent = TaskRun(run.definition, parent, run.created_at)
+        _apply(run, fields)
+        self._recorder.record(kind, run)
+        if kind == ENDED:
+            del self._flows[key]
+
+    def _take_task_run(self, kind: int, fields: dict[str, Any], flow_key: bytes | None) -> None:
+        key = fields["key"]
+        run = self._runs.get(key)
+        is_ours = flow_key == self._live.flow_run.key
+        if run is None:
+            run = self._runs[key] = TaskRun(
+                _Definition(*fields["definition"]), key, fields["created_at"]
+            )
+            if is_ours:
+                self._live.enrol(run)
+                identity = fields.get("identity")
+                if identity is not None:
+                    with self._live.ordinal_lock:
+                        ordinal = self._live.ordinals.next(identity)
+                    run.identity = run_identity(identity, ordinal)
+            elif flow_key is not None:
+                run.live = self._flows.get(flow_key)
+        if is_ours:
+            for counted_here in ("identity", "number", "task_number"):
+                fields.pop(counted_here, None)
+        _apply(run, fields)
+        self._recorder.record(kind, run)
+        if kind == ENDED and run.last is not None:
+            if is_ours:
+                self._live.note_end(run, run.last)
+            run.outcome = run.last
+            del self._runs[key]
+            self._numbers[key] = run.number
+            while len(self._numbers) > _MOST_NUMBERS:
+                self._numbers.popitem(last=False)
+
+
+def _apply(run: Run, fields: dict[str, Any]) -> None:
+    last = fields.pop("last", None)
+    fields.pop("definition")
+    run.type = StateType(fields.pop("type"))
+    run.__dict__.update(fields)
+    if last is not None:
+        run.last = State(StateType(last[0]), last[1], last[2], last[3], run_key=run.key)

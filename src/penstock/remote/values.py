@@ -1,0 +1,179 @@
+"""Values of task runs that ended elsewhere: encoded there, decoded here when somebody asks.
+
+small, or up to 64 KiB   travels with the report, stays bytes until it is asked for
+larger                   stays on the engine; fetched when it is asked for
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from penstock.errors import SerializationError
+from penstock.remote.messages import INLINE, KEPT, Value
+from penstock.remote.parcels import pack, unpack
+from penstock.results.small import encode_small
+from penstock.states import State, StateType, describe_exception
+
+INLINE_LIMIT = 64 * 1024
+"""The largest value, in bytes once encoded, that travels with the report."""
+_NOTHING: Any = object()
+
+
+def encode(value: Any, keep: Callable[[Any], tuple[str, int]]) -> Value:
+    """Encode the value of a task run on the worker that made it.
+
+    Args:
+        keep: keeps a value that is not small on the engine; gives its name and size in bytes.
+
+    Raises:
+        SerializationError: it cannot be turned into bytes, so it could never leave.
+    """
+    data, codec = encode_small(value)
+    if data is not None and codec is not None:
+        _check(data, codec)
+        return Value(INLINE, data, codec, len(data), True)
+    data = _pickled(value)
+    if data is None:
+        name, size = keep(value)
+        return Value(KEPT, name, None, size, False)
+    return Value(INLINE, data, "parcel", len(data), False)
+
+
+def _check(data: bytes, codec: str) -> None:
+    """See that a pickled value can be loaded again before it is promised."""
+    if codec == "pickle":
+        try:
+            pickle.loads(data)
+        except Exception as exc:
+            raise SerializationError(
+                "The result was turned into bytes that cannot be turned back: "
+                f"{describe_exception(exc)}. Return plain data instead."
+            ) from exc
+
+
+class _TooLarge(Exception):
+    """The value takes more room than may travel with the report."""
+
+
+class _Bounded:
+    """A file in memory that refuses to grow beyond the limit."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, chunk: Any) -> int:
+        size = memoryview(chunk).nbytes
+        self.size += size
+        if self.size > INLINE_LIMIT:
+            raise _TooLarge
+        return size
+
+
+def _refuse_large(buffer: pickle.PickleBuffer) -> bool:
+    if memoryview(buffer).nbytes > INLINE_LIMIT:
+        raise _TooLarge
+    return True
+
+
+def _pickled(value: Any) -> bytes | None:
+    """Pickle a value that fits the report; None for a larger one."""
+    try:
+        pickle.Pickler(_Bounded(), 5, buffer_callback=_refuse_large).dump(value)
+    except _TooLarge:
+        return None
+    except Exception:
+        pass  # what plain pickle cannot do, the parcel may
+    parcel = pack((value,), ("result",))
+    return None if parcel.large or len(parcel.data) > INLINE_LIMIT else parcel.data
+
+
+def whole(value: Any) -> Value:
+    """Encode a value of any size, large buffers included."""
+    parcel = pack((value,), ("result",))
+    large = {part.digest: bytes(part.buffer) for part in parcel.large}
+    return Value(INLINE, (parcel.data, large), "whole", len(parcel.data), False)
+
+
+def decode(value: Value) -> Any:
+    """Decode a value that travelled with a report.
+
+    Raises:
+        SerializationError: it cannot be rebuilt in this process.
+    """
+    try:
+        if value.codec == "json":
+            return json.loads(value.data)
+        if value.codec == "pickle":
+            return pickle.loads(value.data)
+        data, large = value.data if value.codec == "whole" else (value.data, {})
+        return unpack(data, large)[0]
+    except Exception as exc:
+        raise SerializationError(
+            f"The result cannot be rebuilt in this process: {describe_exception(exc)}. What the "
+            "worker could import must be importable here as well."
+        ) from exc
+
+
+class Fetch:
+    """How a kept value is fetched; an engine makes one for each. Released when it is dropped.
+
+    Attributes:
+        native: what stands for the value on the engine itself.
+        worker: where it is.
+    """
+
+    native: Any
+    worker: str
+
+    def fetch(self) -> Any:
+        """Bring the value here; blocks.
+
+        Raises:
+            CrashedRun: the value is lost.
+        """
+        raise NotImplementedError
+
+
+class ArrivedState(State):
+    """The COMPLETED state of a task run that ended elsewhere; its data is decoded on demand."""
+
+    __slots__ = ("_data", "fetch", "value")
+
+    def __init__(
+        self,
+        value: Value,
+        fetch: Fetch | None,
+        at: int,
+        key: bytes,
+        name: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        self.value = value
+        self.fetch = fetch
+        super().__init__(StateType.COMPLETED, name, message, at, _NOTHING, key)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the value has arrived in this process already."""
+        return self._data is not _NOTHING
+
+    @property
+    def data(self) -> Any:
+        """The value; asking for it the first time may fetch it from the engine."""
+        if self._data is _NOTHING:
+            self._data = decode(self.value) if self.fetch is None else self.fetch.fetch()
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return State, (self.type, self.name, self.message, self.at, self.data, self.run_key)
+
+    def small(self) -> tuple[bytes | None, str | None]:
+        """Give the value as the history keeps it; (None, None) when it is not small."""
+        return (self.value.data, self.value.codec) if self.value.is_small else (None, None)

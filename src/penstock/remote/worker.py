@@ -1,0 +1,300 @@
+"""Execute bundles on a worker: one task run after another, each reported on its own.
+
+    run_bundle ──► for each item: take it ─► unpack ─► TaskCall.run ─► encode ─► outbox
+                        ▲                                   │
+      ticker ── over its budget: gives back what is left ───┘ (also before an item waits)
+
+Nothing that the user's code does gets out of here: what is not contained by the call itself ends
+that one item.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from time import monotonic, time_ns
+from typing import Any
+
+from penstock.core.outcomes import raised
+from penstock.errors import SerializationError
+from penstock.remote import futures as _  # a future that travels needs to know how
+from penstock.remote.failures import state_to_record
+from penstock.remote.flow_run import FlowRunElsewhere, WorkerTaskRun
+from penstock.remote.messages import (
+    BUNDLE_ENDED,
+    CAME_BACK,
+    ENDED,
+    GIVEN_BACK,
+    LEFT,
+    RAW_ENDED,
+    STARTED,
+    Item,
+    Sent,
+    Value,
+)
+from penstock.remote.outbox import Port, ticker
+from penstock.remote.parcels import unpack, unpack_code
+from penstock.remote.values import decode, encode
+from penstock.runtime.attempts import TASK_RUN
+from penstock.runtime.calls import TaskCall
+from penstock.runtime.context import current_tags
+from penstock.runtime.prints import record_prints
+from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
+
+_MOST_CODES = 1000
+_codes: OrderedDict[str, Any] = OrderedDict()
+
+
+class CodeMissing(Exception):
+    """A worker was sent a task without its code, and has not seen it before."""
+
+
+def run_bundle(data: bytes, parts: Mapping[str, Any], port: Port) -> None:
+    """Execute a bundle and report on it.
+
+    Args:
+        data: a pickled `Sent`.
+        parts: large buffers by digest, and kept values of upstreams by name.
+        port: the way to the driver, and to the engine.
+    """
+    sent = Sent(*pickle.loads(data))
+    live = FlowRunElsewhere.of(sent.header, port)
+    bundle = Bundle(sent, parts, live)
+    ticker.add(bundle)
+    try:
+        if sent.raw is None:
+            bundle.run()
+        else:
+            _run_raw(live, *sent.raw)
+        live.outbox.add(BUNDLE_ENDED, sent.id)
+    finally:
+        ticker.remove(bundle)
+        live.outbox.flush()
+
+
+class Bundle:
+    """A bundle that is being executed."""
+
+    def __init__(self, sent: Sent, parts: Mapping[str, Any], live: FlowRunElsewhere) -> None:
+        self.sent = sent
+        self.parts = parts
+        self.live = live
+        self.rest = deque(Item(*item) for item in sent.items)
+        self.values: dict[bytes, Any] = {}
+        self.running: WorkerTaskRun | None = None
+        self._told: WorkerTaskRun | None = None
+        self._give_back_at = monotonic() + sent.budget
+
+    def run(self) -> None:
+        """Execute the items that nobody takes away."""
+        # Taking an item is one atomic step: an item is executed or given back, never both.
+        while True:
+            try:
+                item = self.rest.popleft()
+            except IndexError:
+                return
+            claims = self.live.claims
+            if claims.setdefault(item.key, self) is not self:
+                pass  # it was called off, and its driver knows
+            elif any(key not in self.values for key in item.waits_for):
+                self.live.outbox.add(GIVEN_BACK, [item.key])
+            else:
+                self._execute(item)
+            claims.pop(item.key, None)
+
+    def tick(self) -> None:
+        """Tell the driver what has happened; give back the rest when it takes too long."""
+        if self.rest and monotonic() > self._give_back_at:
+            self.give_back()
+        run = self.running
+        if run is not None and run is not self._told:
+            self._told = run
+            self.live.tell_start(run, run.attempt, run.attempt_started_at)
+        self.live.outbox.flush()
+
+    def give_back(self) -> None:
+        """Give back what has not started. Thread-safe."""
+        keys = []
+        while True:
+            try:
+                keys.append(self.rest.popleft().key)
+            except IndexError:
+                break
+        if keys:
+            self.live.outbox.add(GIVEN_BACK, keys)
+
+    def _execute(self, item: Item) -> None:
+        run = None
+        try:
+            call = self._call_of(item)
+            run = call.task_run
+        except BaseException as exc:
+            self._refuse(item, exc)
+            return
+        if item.is_suspect:
+            self.live.outbox.confirm(STARTED, run.key, run.attempt + 1, time_ns())
+        try:
+            if call.is_async:
+                self.live.run_async(call)
+            else:
+                call.run()
+        except BaseException as exc:
+            # A call contains what the user's code raises: this is an error of our own, or an
+            # interrupt that was meant for the worker.
+            call.finished(exception_to_crashed_state(exc))
+
+    def _refuse(self, item: Item, exc: BaseException) -> None:
+        """End an item that could not even be unpacked here."""
+        now = time_ns()
+        problem = self._explained(exc)
+        state = raised(problem, TASK_RUN, now, item.key)
+        record = state_to_record(state)
+        self.live.outbox.add(ENDED, item.key, item.attempt + 1, now, now, None, record)
+
+    def _explained(self, exc: BaseException) -> BaseException:
+        import socket
+
+        if isinstance(exc, ImportError):
+            explained: BaseException = type(exc)(
+                f"{describe_exception(exc)} on worker {self.live.outbox.port.worker} (host "
+                f"{socket.gethostname()}). The module that the task needs must be importable "
+                "there: install it on the workers, or add its folder to their PYTHONPATH."
+            )
+            explained.__cause__ = exc
+            return explained
+        return exc
+
+    def _call_of(self, item: Item) -> TaskCall:
+        task = self._code_of(item.code)
+        values = unpack(item.data, self.parts, resolver=self._resolve) if item.data else ()
+        run = WorkerTaskRun(task, item.key, item.created_at)
+        run.values = values
+        run.number, run.custom_name = item.number, item.custom_name
+        run.attempt, run.started_at = item.attempt, item.started_at
+        run.tags, run.log_prints = item.tags, item.log_prints
+        run.live = live = self.live
+        run.recorder = live.recorder
+        args, kwargs = task.signature.call_arguments(values)
+        call = TaskCall(live, task, run, args, kwargs, None, live.runner, live.loop)  # type: ignore[arg-type]
+        call.life = None
+        if item.tags_in_force:
+            call.context.run(current_tags.set, item.tags_in_force)
+        call.slot = WorkerSlot(self, live.outbox.port)
+        call.get_ready()
+        if run.log_prints:
+            record_prints()
+        run.bundle = self
+        run.item = item
+        live.open(call)
+        return call
+
+    def _code_of(self, digest: str) -> Any:
+        task = _codes.get(digest)
+        if task is None:
+            data = self.sent.code[digest]
+            if data is None:
+                raise CodeMissing(digest)
+            task = _codes[digest] = unpack_code(data)
+            while len(_codes) > _MOST_CODES:
+                _codes.popitem(last=False)
+        return task
+
+    def _resolve(self, token: Any) -> Any:
+        """Give what a placeholder in the arguments stands for."""
+        kind, what = token
+        if kind == "run":
+            return self.values[what]
+        if kind == "kept":
+            return self.parts[what]
+        if kind == "value":
+            return decode(Value(*what))
+        return self.live.future_of(what)
+
+    def note_end(self, item: Item, run: WorkerTaskRun, state: State) -> None:
+        """Report how an item ended; keep its value for those that wait for it here."""
+        self.running = None
+        started_at, ended_at = run.attempt_started_at, time_ns()
+        outbox, place = self.live.outbox, None
+        if state.type is StateType.COMPLETED:
+            value = state.data
+            try:
+                place = encode(value, lambda value: self._keep(item, value))
+            except BaseException as exc:
+                state = raised(_unsendable(exc), TASK_RUN, ended_at, item.key)
+            else:
+                self.values[item.key] = value
+        if place is not None:
+            how = (
+                (state.special_name, state.message) if state.message or state.special_name else None
+            )
+            outbox.add(ENDED, item.key, run.attempt, started_at, ended_at, tuple(place), how)
+        else:
+            record = self._record(state, item)
+            outbox.add(ENDED, item.key, run.attempt, started_at, ended_at, None, record)
+
+    def _record(self, state: State, item: Item) -> Any:
+        try:
+            return state_to_record(state)
+        except Exception as exc:
+            return state_to_record(raised(_unsendable(exc), TASK_RUN, state.at, item.key))
+
+    def _keep(self, item: Item, value: Any) -> tuple[str, int]:
+        port = self.live.outbox.port
+        return item.keep_as, port.keep(self.live.outbox.reply_to, item.keep_as, value)
+
+
+def _unsendable(exc: BaseException) -> BaseException:
+    if isinstance(exc, SerializationError):
+        return exc
+    problem = SerializationError(f"The result cannot leave its worker: {describe_exception(exc)}")
+    problem.__cause__ = exc
+    return problem
+
+
+class WorkerSlot:
+    """The place of a task run on its worker, left while it waits for others."""
+
+    def __init__(self, bundle: Bundle, port: Port) -> None:
+        self._bundle = bundle
+        self._port = port
+        self._depth = 0
+
+    def leave(self) -> None:
+        # What waits behind it in the bundle may be what it waits for.
+        bundle = self._bundle
+        bundle.give_back()
+        self._depth += 1
+        if self._depth == 1:
+            # Others may have the place meanwhile.
+            bundle.live.outbox.add(LEFT, bundle.sent.id)
+            self._port.leave()
+        bundle.live.outbox.flush()
+
+    def come_back(self) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._port.come_back()
+            self._bundle.live.outbox.add(CAME_BACK, self._bundle.sent.id)
+
+    async def acome_back(self) -> None:
+        self.come_back()
+
+    def abandon(self) -> None:
+        self._bundle.give_back()
+        self._bundle.live.outbox.flush()
+
+    def lend(self) -> None:
+        return None
+
+    def take_home(self, lent: Any) -> None:
+        pass
+
+
+def _run_raw(live: FlowRunElsewhere, key: bytes, code: bytes) -> None:
+    """Execute a callable that was handed to `submit` of a runner itself, outside any flow run."""
+    try:
+        record = state_to_record(live.run_coroutine(unpack_code(code)), with_value=True)
+    except BaseException as exc:
+        record = state_to_record(exception_to_crashed_state(exc))
+    live.outbox.add(RAW_ENDED, key, record)

@@ -1,0 +1,44 @@
+"""Start a DaskTaskRunner as a flow run does, and use the client that it opens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from penstock.task_runners import DaskTaskRunner
+
+THREADS = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+
+
+def in_thread(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine function on a loop of a new thread, as a flow run does."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(asyncio.run(function()))
+        except Exception as exc:
+            found.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def started(runner: DaskTaskRunner, use: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    """Start a runner in a thread, use its client and give what that gave."""
+
+    async def main() -> Any:
+        async with runner.start():
+            return await use(runner._client)
+
+    return in_thread(main)
+
+
+async def add(client: Any) -> Any:
+    return await client.submit(sum, [1, 2])

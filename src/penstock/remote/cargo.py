@@ -1,10 +1,11 @@
-"""Cargo: what the driver keeps with a call on its way to an engine, and what makes an item of it."""
+"""Cargo: what the driver keeps with a call on its way to an engine, and its item."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from penstock.annotations import Dependency
+from penstock.core.bundling import Pace
 from penstock.remote.codes import Code
 from penstock.remote.messages import KEPT, Item
 from penstock.remote.parcels import Parcel, Placeholder, pack
@@ -15,6 +16,7 @@ from penstock.runtime.upstreams import run_of, state_of, value_of
 
 _NO_TAGS: frozenset[str] = frozenset()
 EMPTY = Parcel(b"", ())
+_NO_PACE = Pace()
 
 
 class Cargo:
@@ -22,7 +24,7 @@ class Cargo:
 
     Attributes:
         call: the call of the runtime.
-        lane: the queue it waits in: calls that may travel together.
+        pace: how long runs of its task take.
         code: the code of its task.
         parcel: its packed arguments; None until they can be packed.
         parts: native futures of kept values that its arguments refer to, by name.
@@ -38,13 +40,13 @@ class Cargo:
     """
 
     __slots__ = (
-        "bundle", "call", "code", "is_early", "is_recalled", "is_suspect", "lane", "losses", "parcel", "parts", "report",
-        "shared", "waits_for", "was_started", "worker",
+        "bundle", "call", "code", "is_early", "is_recalled", "is_suspect", "losses", "pace",
+        "parcel", "parts", "report", "shared", "waits_for", "was_started", "worker",
     )  # fmt: skip
 
-    def __init__(self, call: Any, lane: Any) -> None:
+    def __init__(self, call: Any) -> None:
         self.call = call
-        self.lane = lane
+        self.pace = _NO_PACE
         self.code: Code | None = None
         self.parcel: Parcel | None = None
         self.parts: dict[str, Any] = {}
@@ -58,6 +60,11 @@ class Cargo:
         self.losses = 0
         self.worker: str | None = None
         self.waits_for: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many bytes its packed arguments take."""
+        return 0 if self.parcel is None else len(self.parcel.data)
 
     @property
     def run(self) -> TaskRun:
@@ -123,7 +130,7 @@ class Cargo:
             self.parcel.data,
             waits_for,
             self.is_suspect,
-            f"{run.name}-{run.key.hex()}-{run.attempt + 1}",
+            f"{run.name}-{run.key.hex()}-{run.attempt + 1}-value",
         )
 
     def homes(self) -> frozenset[str]:

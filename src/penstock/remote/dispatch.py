@@ -10,115 +10,29 @@ engine.lost(bundle) ─► inbox ─► one attempt of what ran there; the rest 
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-from penstock.core.bundling import BUDGET_SECONDS, MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_size
+from penstock.core.bundling import BUDGET_SECONDS
 from penstock.core.outcomes import raised
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.cargo import Cargo
-from penstock.remote import futures as _  # a future that travels needs to know how
-from penstock.remote.codes import Codes
+from penstock.remote.engine import Bundle, Engine
+from penstock.remote.futures import let_futures_travel
+from penstock.remote.lanes import Lanes
 from penstock.remote.messages import CANCEL, RECALL, Sent
 from penstock.remote.reports import Reports
-from penstock.runs import TaskRun
 from penstock.runtime.attempts import TASK_RUN, cancelled_state
-from penstock.runtime.upstreams import run_of
-from penstock.states import State, StateType, exception_to_crashed_state
-from penstock.task_runners.queues import CallQueue
+from penstock.states import State, exception_to_crashed_state
 
 logger = logging.getLogger("penstock.remote")
 # Losses of a call that never began, after which the engine itself must be at fault.
 _MOST_LOSSES = 20
-_MOST_AHEAD = 64
-
-
-class Engine(Protocol):
-    """What carries bundles to workers. Thread-safe, and never blocks for long.
-
-    Attributes:
-        reply_to: how workers address this driver.
-    """
-
-    reply_to: Any
-
-    def send(self, bundle: Bundle, data: bytes) -> None:
-        """Send a bundle; its end comes through `Dispatcher.sent_ended` or `lost`."""
-
-    def tell(self, worker: str, data: bytes) -> None:
-        """Send a word to a worker."""
-
-    def tell_about(self, bundle: Bundle, data: bytes) -> None:
-        """Send a word to the worker that has a bundle.
-
-        If none has it yet, no one ever will: `Dispatcher.unsent` takes it back.
-        """
-
-    def workers(self) -> int:
-        """Give how many bundles can be executed at the same time; at least 1."""
-
-    def share(self, digest: str, buffer: Any) -> Any:
-        """Put a large buffer where every worker can get it; released when it is dropped."""
-
-    def fetcher(self, name: str, worker: str) -> Any:
-        """Make the `Fetch` of a value that a worker keeps."""
-
-    def options_of(self, call: Any) -> Hashable:
-        """Give the options of the engine's own that were in force where a call was submitted."""
-
-    def is_stuck(self, worker: str) -> None:
-        """Take note that a worker's thread cannot be stopped."""
-
-
-class Bundle:
-    """Several calls that travel together.
-
-    Attributes:
-        id: in hex.
-        name: what the engine calls it.
-        options: the engine's own options for it.
-        cargo: what is in it and has not ended, by the key of the task run.
-        parts: native futures that it needs, by name.
-    """
-
-    def __init__(self, options: Hashable, cargo: Sequence[Cargo]) -> None:
-        self.id = os.urandom(16).hex()
-        self.options = options
-        self.cargo = {each.run.key: each for each in cargo}
-        self.parts: dict[str, Any] = {}
-        self.native: Any = None
-        self.raw_key: bytes | None = None
-        self.name = f"call-{self.id}"
-        if len(cargo) == 1:
-            run = cargo[0].run
-            self.name = f"{run.name}-{run.key.hex()}-{run.attempt + 1}"
-        elif cargo:
-            self.name = f"{cargo[0].run.definition.name}-bundle-{self.id}"
-
-    @classmethod
-    def of_raw(cls, key: bytes) -> Bundle:
-        """Make the bundle of a callable that belongs to no flow run."""
-        bundle = cls(None, ())
-        bundle.raw_key = key
-        return bundle
-
-
-class Lane:
-    """Calls that may travel together: of one task, with the same wishes."""
-
-    def __init__(self, task: Any, options: Hashable, numbers: Any, is_bundled: bool) -> None:
-        self.task = task
-        self.options = options
-        self.queue = CallQueue(numbers)
-        self.is_bundled = is_bundled
-        self.pace = Pace()
 
 
 class Dispatcher:
@@ -131,21 +45,17 @@ class Dispatcher:
     """
 
     def __init__(self, engine: Engine, bundles: bool = True) -> None:
+        let_futures_travel()
         self.engine = engine
-        self.bundles = bundles
-        self.codes = Codes()
+        self.lanes = Lanes(engine.options_of, self._refuse, bundles)
         self.reports = Reports(self)
         self.open: dict[bytes, Cargo] = {}
         self.in_flight: dict[str, Bundle] = {}
         self.waiting: set[str] = set()
         self.failure: BaseException | None = None
-        self._lanes: dict[Hashable, Lane] = {}
-        self._paces: dict[int, Pace] = {}
-        self._numbers = itertools.count(1)
         self._inbox: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
         self._arrivals: deque[Cargo] = deque()
         self._foreseen: deque[Cargo] = deque()
-        self._followers: dict[TaskRun, list[Cargo]] = {}
         self._is_awake = False
         self._idle: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._serve, name="penstock-dispatch", daemon=True)
@@ -182,7 +92,7 @@ class Dispatcher:
 
     def foresee(self, call: Any) -> None:
         """Take note of a call whose upstreams have not settled: it may travel along with them."""
-        call.cargo = cargo = Cargo(call, None)
+        call.cargo = cargo = Cargo(call)
         self._foreseen.append(cargo)
 
     def take_back(self, call: Any) -> bool:
@@ -264,7 +174,7 @@ class Dispatcher:
 
     def _load(self, call: Any) -> Cargo | None:
         """Make the cargo of a call; arguments that cannot travel end it here."""
-        cargo = call.cargo = Cargo(call, None)
+        cargo = call.cargo = Cargo(call)
         if call.found is None:
             # Packed at once: what the caller changes afterwards is not meant for it.
             try:
@@ -279,24 +189,11 @@ class Dispatcher:
         call.life = None  # trying again would not help
         call.finished(raised(exc, TASK_RUN, call.live.now(), run.key))
 
-    def _lane_of(self, cargo: Cargo) -> Lane:
-        call = cargo.call
-        options = self.engine.options_of(call)
-        key = (id(call.task), options, cargo.homes())
-        lane = self._lanes.get(key)
-        if lane is None:
-            is_bundled = self.bundles and call.task.bundle
-            lane = self._lanes[key] = Lane(call.task, options, self._numbers, is_bundled)
-            pace = self._paces.get(id(call.task))
-            if pace is None:
-                self._paces[id(call.task)] = lane.pace
-            else:
-                lane.pace = pace
-        return lane
-
     def _send_ready(self) -> None:
         while self._foreseen:
-            self._take_foreseen(self._foreseen.popleft())
+            cargo = self._foreseen.popleft()
+            if not cargo.is_over and cargo.bundle is None:
+                self.lanes.foresee(cargo)
         while self._arrivals:
             cargo = self._arrivals.popleft()
             call = cargo.call
@@ -305,111 +202,17 @@ class Dispatcher:
             elif cargo.bundle is not None or cargo.report is not None:
                 self._settle_early(cargo)
             elif call.ticket:
-                cargo.lane = self._lane_of(cargo)
-                cargo.lane.queue.push(call)
+                self.lanes.take(cargo)
         workers = self.engine.workers()
         while self.failure is None:
-            lane = self._next_lane()
-            if lane is None or not self._has_room(lane, workers):
+            lane = self.lanes.next()
+            # A bundle whose task run waits for others has left its place to them.
+            busy = len(self.in_flight) - len(self.waiting)
+            if lane is None or busy >= lane.most_ahead(workers):
                 return
-            cargo = self._compose(lane, workers)
-            if cargo:
-                self._send(Bundle(lane.options, cargo))
-
-    def _next_lane(self) -> Lane | None:
-        best, best_head = None, None
-        for lane in self._lanes.values():
-            if lane.queue:
-                head = lane.queue.head()
-                if head is not None and (best_head is None or head < best_head):
-                    best, best_head = lane, head
-        return best
-
-    def _has_room(self, lane: Lane, workers: int) -> bool:
-        """Tell whether another bundle may be sent: workers are busy, and have one more to do."""
-        ahead = 2 * workers
-        if lane.pace.seconds > TARGET_SECONDS or not lane.is_bundled:
-            # Sent one by one: let the engine see enough of them to place them well.
-            ahead += _MOST_AHEAD
-        elif not lane.pace.is_known:
-            ahead = workers
-        # A bundle whose task run waits for others has left its place to them.
-        return len(self.in_flight) - len(self.waiting) < ahead
-
-    def _compose(self, lane: Lane, workers: int) -> list[Cargo]:
-        """Take calls out of a lane, and what can travel along with them."""
-        most = bundle_size(lane.pace, len(lane.queue), workers) if lane.is_bundled else 1
-        together: dict[bytes, Cargo] = {}
-        while len(together) < most:
-            call = lane.queue.pop()
-            if call is None:
-                break
-            cargo: Cargo = call.cargo  # type: ignore[attr-defined]
-            if cargo.is_suspect and together:
-                lane.queue.push(call)
-                break
-            if self._pack(cargo):
-                together[cargo.run.key] = cargo
-                if lane.is_bundled and not cargo.is_suspect:
-                    self._add_followers(cargo, together)
-            if cargo.is_suspect:
-                break
-        return list(together.values())
-
-    def _pack(self, cargo: Cargo) -> bool:
-        if cargo.is_over:
-            return False
-        try:
-            cargo.code = self.codes.of(cargo.call.task)
-            cargo.waits_for = cargo.pack()
-        except Exception as exc:
-            self._refuse(cargo.call, exc)
-            return False
-        return True
-
-    def _add_followers(self, first: Cargo, together: dict[bytes, Cargo]) -> None:
-        """Add calls whose unsettled upstreams are all in the bundle, and what follows on them."""
-        pending = deque([first])
-        seconds = 0.0
-        while pending:
-            for cargo in self._followers.pop(pending.popleft().run, ()):
-                fits = len(together) < MOST_TOGETHER and seconds < TARGET_SECONDS
-                if cargo.is_over or cargo.bundle is not None or not cargo.call.upstreams:
-                    continue
-                if not fits or not self._is_covered(cargo, together):
-                    continue
-                if not (cargo.call.task.bundle and self._pack(cargo)):
-                    continue
-                cargo.is_early = True
-                together[cargo.run.key] = cargo
-                pending.append(cargo)
-                pace = self._paces.get(id(cargo.call.task))
-                seconds += pace.seconds if pace is not None and pace.is_known else 0.0
-
-    def _is_covered(self, cargo: Cargo, together: dict[bytes, Cargo]) -> bool:
-        """Tell whether every upstream has completed or is in the bundle."""
-        for dependency, allowed in cargo.call.upstreams.items():
-            run = run_of(dependency)
-            if run is None:
-                continue
-            if run.outcome is None:
-                # What a failure is to become is decided here, not there.
-                if allowed or run.key not in together:
-                    return False
-            elif run.outcome.type is not StateType.COMPLETED:
-                return False
-        return True
-
-    def _take_foreseen(self, cargo: Cargo) -> None:
-        """Remember a call with those of its upstreams that have not settled."""
-        call = cargo.call
-        if cargo.is_over or cargo.bundle is not None or not self.bundles:
-            return
-        cargo.lane = cargo.lane or self._lane_of(cargo)
-        for dependency in list(call.upstreams):
-            run = run_of(dependency)
-            if run is not None and run.outcome is None:
-                self._followers.setdefault(run, []).append(cargo)
+            together = self.lanes.compose(lane, workers)
+            if together:
+                self._send(Bundle(lane.options, together))
 
     def _send(self, bundle: Bundle) -> None:
         items, codes = [], {}
@@ -467,7 +270,7 @@ class Dispatcher:
         else:
             call.finished(state)
         if call.task_run.is_over:
-            self._followers.pop(call.task_run, None)
+            self.lanes.forget(call.task_run)
 
     def _settle_early(self, cargo: Cargo) -> None:
         """Take that the upstreams of a call that travels along have settled here, too."""
@@ -570,13 +373,10 @@ class Dispatcher:
         if self.failure is not None:
             return
         self.failure = problem if isinstance(problem, EngineLost) else EngineLost(str(problem))
-        lost = [*self.open.values()]
+        lost = [*self.open.values(), *self.lanes.drain()]
         self.open.clear()
         self.in_flight.clear()
         self.waiting.clear()
-        for lane in self._lanes.values():
-            while (call := lane.queue.pop()) is not None:
-                lost.append(call.cargo)  # type: ignore[attr-defined]
         for cargo in lost:
             cargo.call.live.fatal = self.failure
             cargo.bundle, cargo.is_early = None, False

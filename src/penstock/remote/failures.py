@@ -136,7 +136,7 @@ def _pickled(exc: BaseException) -> bytes | None:
     `BaseException` remembers. They are rebuilt without their constructor.
     """
     told = describe_exception(exc)
-    for form in (exc, _WithoutConstructor(exc)):
+    for form in (_AsItself(exc), _WithoutConstructor(exc)):
         try:
             data = dump_bounded(form, LONGEST_PICKLE)
             if data is None:
@@ -148,6 +148,20 @@ def _pickled(exc: BaseException) -> bytes | None:
         except BaseException as problem:
             _pass_on_interrupts(problem)
     return None
+
+
+class _AsItself:
+    """Pickles as an exception does by itself.
+
+    Other libraries may have registered ways to pickle exceptions that take tracebacks along and
+    lose attributes: Dask does on its workers.
+    """
+
+    def __init__(self, exc: BaseException) -> None:
+        self.exc = exc
+
+    def __reduce__(self) -> Any:
+        return self.exc.__reduce_ex__(5)
 
 
 class _WithoutConstructor:

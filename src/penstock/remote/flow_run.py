@@ -24,6 +24,7 @@ from penstock.core.inputs import Found
 from penstock.errors import CrashedRun
 from penstock.ids import new_task_run_key
 from penstock.remote.failures import state_from_record
+from penstock.remote.futures import let_futures_travel
 from penstock.remote.messages import (
     ANSWER,
     CANCEL,
@@ -130,6 +131,7 @@ class FlowRunElsewhere:
     task_run_class = WorkerTaskRun
 
     def __init__(self, header: Header, port: Port) -> None:
+        let_futures_travel()
         self.header = header
         self.flow: Any = _Definition(header.flow_name)
         self.flow_run = FlowRun(

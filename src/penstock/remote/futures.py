@@ -15,4 +15,6 @@ def _reduce(future: TaskFuture[Any]) -> tuple[Any, ...]:
     return resolve, (("future", run.key),)
 
 
-copyreg.pickle(TaskFuture, _reduce)  # type: ignore[arg-type]
+def let_futures_travel() -> None:
+    """Have futures pickled as what they stand for, from now on in this process."""
+    copyreg.pickle(TaskFuture, _reduce)  # type: ignore[arg-type]

@@ -27,8 +27,8 @@ from penstock.remote.messages import (
 )
 from penstock.remote.requests import Requests
 from penstock.remote.values import ArrivedState
-from penstock.states import RETRYING, State, StateType
 from penstock.settings import load_settings
+from penstock.states import RETRYING, State, StateType
 
 if TYPE_CHECKING:
     from penstock.core.bundling import Pace
@@ -158,8 +158,7 @@ class Reports:
         if not run.is_over:
             run.worker = worker
             self.begin(cargo, began_at)
-        if cargo.lane is not None:
-            paces.setdefault(cargo.lane.pace, []).append((ended_at - began_at) / 1e9)
+        paces.setdefault(cargo.pace, []).append((ended_at - began_at) / 1e9)
         ended_at = max(ended_at, run.started_at or 0)
         if place is None:
             state = state_from_record(how, key)

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from penstock.errors import TaskRunnerError
-from penstock.remote.dispatch import Dispatcher, Engine
+from penstock.remote.dispatch import Dispatcher
+from penstock.remote.engine import Engine
 from penstock.remote.parcels import pack_code
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
@@ -117,5 +118,3 @@ class RemoteTaskRunner(BaseTaskRunner):
 def _resolve(ended: Any, state: State) -> None:
     if not ended.done():
         ended.set_result(state)
-
-

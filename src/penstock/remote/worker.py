@@ -18,7 +18,6 @@ from typing import Any
 
 from penstock.core.outcomes import raised
 from penstock.errors import SerializationError
-from penstock.remote import futures as _  # a future that travels needs to know how
 from penstock.remote.failures import state_to_record
 from penstock.remote.flow_run import FlowRunElsewhere, WorkerTaskRun
 from penstock.remote.messages import (

@@ -35,7 +35,10 @@ def started(runner: DaskTaskRunner, use: Callable[[Any], Coroutine[Any, Any, Any
 
     async def main() -> Any:
         async with runner.start():
-            return await use(runner._client)
+            # The client lives on a loop of the runner's own.
+            client = runner._client
+            there = asyncio.run_coroutine_threadsafe(use(client), client.loop.asyncio_loop)
+            return await asyncio.wrap_future(there)
 
     return in_thread(main)
 

@@ -231,7 +231,7 @@ async def _given(settings: DaskTaskRunner, logger: logging.Logger) -> Place:
     limit = _time_limit(settings.client_kwargs)
     if status == "created":
         await _on_its_loop(cluster, _started, limit)
-    if settings.adapt_kwargs:
+    if settings.adapt_kwargs and hasattr(cluster, "adapt"):
         await _on_its_loop(cluster, lambda one: _adapt(one, settings.adapt_kwargs), limit)
     return Place(
         cluster.scheduler_address,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ import dask
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from penstock.errors import CrashedRun, EngineLost, WorkerLost
-from penstock.remote.dispatch import Bundle, Dispatcher
+from penstock.remote.dispatch import Dispatcher
+from penstock.remote.engine import Bundle
 from penstock.remote.values import Fetch
 from penstock.runtime.loops import FlowLoop
 from penstock.states import describe_exception
@@ -131,23 +132,23 @@ class DaskEngine:
     def share(self, digest: str, buffer: Any) -> Shared:
         shared = self._shared.get(digest)
         if shared is None:
-            future = self._wait(self.client.scatter(bytes(buffer), hash=False))
+            future = self._wait(lambda: self.client.scatter(bytes(buffer), hash=False))
             shared = self._shared[digest] = Shared(future)
         return shared
 
     def fetcher(self, name: str, worker: str) -> DaskFetch:
-        return DaskFetch(self, Future(name, self.client), worker)
+        return DaskFetch(self, Future(name, self.client, state="memory"), worker)
 
     def is_stuck(self, worker: str) -> None:
         if self.owns_cluster:
             logger.warning("A task run cannot be stopped on worker %s: it is restarted.", worker)
-            self._spawn(self.client.restart_workers([worker], raise_for_error=False))
+            self._spawn(lambda: self.client.restart_workers([worker], raise_for_error=False))
         else:
             logger.warning("A task run cannot be stopped on worker %s and may still run.", worker)
 
     def gather(self, future: Future) -> Any:
         """Bring a value here; blocks."""
-        return self._wait(self.client.gather(future))
+        return self._wait(lambda: self.client.gather(future))
 
     # On the engine's loop.
 
@@ -205,11 +206,13 @@ class DaskEngine:
                     )
                 return
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        asyncio.run_coroutine_threadsafe(_quietly(coroutine), self._loop)
+    # The client has to be called on its loop: elsewhere its methods block.
 
-    def _wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop).result()
+    def _spawn(self, function: Callable[[], Any]) -> None:
+        asyncio.run_coroutine_threadsafe(_quietly(function), self._loop)
+
+    def _wait(self, function: Callable[[], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(_awaited(function), self._loop).result()
 
 
 class Shared:
@@ -263,13 +266,13 @@ def _thawed(value: Any) -> Any:
     return value
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+async def _awaited(function: Callable[[], Any]) -> Any:
+    return await function()
 
 
-async def _quietly(awaitable: Any) -> None:
+async def _quietly(function: Callable[[], Any]) -> None:
     with suppress(Exception):
-        await awaitable
+        await function()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -120,8 +120,13 @@ class DaskTaskRunner(RemoteTaskRunner):
         live = {"_scheduler_address": self._scheduler_address, "_security": self._security}
         arguments = self._constructor_arguments()
         if self.cluster is not None:
-            arguments |= _without_cluster(self.cluster, self.client_kwargs)
-            live["_scheduler_address"] = arguments["address"]
+            cluster = self.cluster
+            arguments["cluster"] = ClusterElsewhere(
+                cluster.scheduler_address,
+                getattr(cluster, "security", None),
+                getattr(cluster, "processes", True),
+            )
+            live["_scheduler_address"] = cluster.scheduler_address
         return _rebuild, (type(self), arguments, self._started), live
 
     def __repr__(self) -> str:
@@ -234,15 +239,23 @@ def _path(path: Any) -> str | None:
     return text
 
 
-def _without_cluster(cluster: Any, client_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Give the settings that name a cluster object's cluster in another process."""
-    security = getattr(cluster, "security", None)
-    if getattr(security, "require_encryption", None):
-        client_kwargs = {"security": security, **client_kwargs}
-    return {
-        "cluster": None,
-        "address": cluster.scheduler_address,
-        # The cluster adapts already, where it lives.
-        "adapt_kwargs": None,
-        "client_kwargs": client_kwargs,
-    }
+class ClusterElsewhere:
+    """Stands for a cluster object in another process: it cannot travel, its address can.
+
+    Equal to whatever has the same scheduler. It adapts where it lives.
+    """
+
+    asynchronous = True
+
+    def __init__(self, scheduler_address: str, security: Any, processes: bool) -> None:
+        self.scheduler_address = scheduler_address
+        self.security = security
+        self.processes = processes
+
+    def __eq__(self, other: object) -> bool:
+        return getattr(other, "scheduler_address", None) == self.scheduler_address
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ClusterElsewhere({self.scheduler_address!r})"

@@ -47,7 +47,7 @@ class DaskPort:
 
     def fetch(self, name: str) -> Any:
         client = get_client()
-        return client.gather(Future(name, client))
+        return client.gather(Future(name, client, state="memory"))
 
     def leave(self) -> None:
         # Threads that the user's code has started have no place on the worker.

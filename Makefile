@@ -36,7 +36,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.run
+bench: $(VENV)/.test
 	@$(BIN)/python -m bench
 
 docs: $(VENV)/.test

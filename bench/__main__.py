@@ -2,6 +2,7 @@
 
 python -m bench                  every row
 python -m bench submit history   rows whose name contains one of the words
+python -m bench dask             those on a Dask cluster, beside raw Dask
 python -m bench --quick          fewer rounds, fewer tasks
 python -m bench --json FILE      the figures as data, too ("-": on stdout, without the table)
 """
@@ -16,17 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.dask_rows import DASK_ROWS
 from bench.rows import ROWS, Result, Row, Size
 
 HEADER = ["what", "beside", "baseline", "ours", "lowest - highest", "goal", "ratio", "verdict"]
-RATIO_UNITS = ("µs", "ms")  # of other units the figure is itself a comparison
+ALL_ROWS = [*ROWS, *DASK_ROWS]
+RATIO_UNITS = ("µs", "ms", "s")  # of other units the figure is itself a comparison
 
 
 def chosen_rows(words: list[str]) -> list[Row]:
     """Give the rows whose name contains one of the words; all without words."""
-    rows = [row for row in ROWS if not words or any(word in row.name for word in words)]
+    rows = [row for row in ALL_ROWS if not words or any(word in row.name for word in words)]
     if not rows:
-        raise SystemExit(f"No row fits {words}; there are: {', '.join(r.name for r in ROWS)}")
+        raise SystemExit(f"No row fits {words}; there are: {', '.join(r.name for r in ALL_ROWS)}")
     return rows
 
 
@@ -39,7 +42,8 @@ def number(value: float, unit: str) -> str:
 def cells_of(result: Result) -> list[str]:
     """Lay a measured row out as text."""
     row, ours = result.row, result.rounds.ours
-    ratio = f"{result.ours / result.baseline:,.1f}" if result.baseline else ""
+    ratio = result.ours / result.baseline if result.baseline else 0.0
+    is_compared = row.unit in RATIO_UNITS and not row.over
     return [
         row.what,
         row.beside,
@@ -47,7 +51,7 @@ def cells_of(result: Result) -> list[str]:
         number(result.ours, row.unit),
         f"{number(min(ours), '').strip()} - {number(max(ours), '').strip()}",
         "" if row.goal is None else f"{row.goal:g} {row.unit}",
-        ratio if row.unit in RATIO_UNITS and not row.over else "",
+        f"{ratio:,.{1 if ratio >= 1 else 2}f}" if ratio and is_compared else "",
         result.verdict,
     ]
 

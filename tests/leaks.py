@@ -1,6 +1,10 @@
 """Find what a test leaves behind: threads, child processes, open files and sockets.
 
 Processes and descriptors are read from `/proc`; where there is none, only threads are compared.
+
+What the tests of a module share, such as a cluster in this process, opens and closes things while
+a test runs. It lives on an event loop that the tests `lend_loop`: what that loop watches, and the
+threads it has started, are nobody's leaks.
 """
 
 from __future__ import annotations
@@ -9,8 +13,12 @@ import gc
 import os
 import threading
 import time
+from asyncio import AbstractEventLoop
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 2.0  # seconds that something may take to go away after the test
 
@@ -26,6 +34,8 @@ LASTING_FILES = ("/dev/urandom", "/dev/random")
 
 DESCRIPTORS = Path("/proc/self/fd")
 
+_lent_loops: list[Any] = []
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -34,6 +44,16 @@ class Snapshot:
     threads: frozenset[threading.Thread]
     processes: frozenset[int]
     descriptors: frozenset[tuple[int, str]]
+
+
+@contextmanager
+def lend_loop(loop: AbstractEventLoop) -> Iterator[None]:
+    """Have an event loop, with what lives on it, count as part of the surroundings."""
+    _lent_loops.append(loop)
+    try:
+        yield
+    finally:
+        _lent_loops.remove(loop)
 
 
 def take_snapshot() -> Snapshot:
@@ -67,11 +87,18 @@ def wait_for_no_leaks(before: Snapshot, patience: float | None = None) -> list[s
 
 
 def _threads() -> frozenset[threading.Thread]:
+    lent = {thread for loop in _lent_loops for thread in _threads_of(loop)}
     return frozenset(
         thread
         for thread in threading.enumerate()
-        if thread is not threading.current_thread() and not thread.name.startswith(FOREIGN_THREADS)
+        if thread is not threading.current_thread()
+        and not thread.name.startswith(FOREIGN_THREADS)
+        and thread not in lent
     )
+
+
+def _threads_of(loop: Any) -> set[threading.Thread]:
+    return set(getattr(loop._default_executor, "_threads", ()))
 
 
 def _children() -> frozenset[int]:
@@ -97,11 +124,12 @@ def _command(pid: int) -> str:
 
 def _descriptors() -> frozenset[tuple[int, str]]:
     found = set()
+    lent = {fd for loop in _lent_loops for fd in list(loop._selector.get_map() or ())}
     for fd in os.listdir(DESCRIPTORS) if DESCRIPTORS.exists() else []:
         try:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
-        if target not in LASTING_FILES:
+        if target not in LASTING_FILES and int(fd) not in lent:
             found.add((int(fd), target))
     return frozenset(found)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench.__main__ import chosen_rows, number, table_of
-from bench.rows import ROWS, Result, Rounds, Row, run_probe
+from bench import dask
+from bench.__main__ import ALL_ROWS, chosen_rows, number, table_of
+from bench.dask_rows import run_dask_probe
+from bench.rows import Result, Rounds, Row, run_probe, run_process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +44,8 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 
 
 def test_names_of_rows_are_unique_and_choose() -> None:
-    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert len({row.name for row in ALL_ROWS}) == len(ALL_ROWS)
+    assert len(chosen_rows(["dask"])) == len(dask.PROBES)
     assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
     with pytest.raises(SystemExit, match="No row fits"):
         chosen_rows(["nonsense"])
@@ -52,6 +56,46 @@ def test_probe_gives_figures(probe: str) -> None:
     figures = run_probe(probe, 1_000)
     assert set(figures) == {"baseline", "ours"}
     assert all(figure > 0 for figure in figures.values())
+
+
+def test_dask_probe_in_a_process_of_its_own() -> None:
+    figures = run_dask_probe("chain", 5, 2)
+    assert [len(figures[kind]) for kind in ("baseline", "ours")] == [2, 2]
+    assert min(*figures["baseline"], *figures["ours"]) > 0
+
+
+PROBE_ALL = """
+import json
+from bench.dask import PROBES, bed
+with bed(processes=False) as opened:
+    print(json.dumps({name: vars(probe(opened, 5, 1)) for name, probe in PROBES.items()}))
+"""
+
+
+def test_dask_probes_give_figures(penstock_home: Path) -> None:
+    _, printed = run_process(["-c", PROBE_ALL], str(penstock_home))
+    figures = json.loads(printed.splitlines()[-1])
+    assert [(len(one["baseline"]), len(one["ours"])) for one in figures.values()] == [(1, 1)] * 10
+    assert "chunks made by hand, of 100: " in figures["submit"]["notes"]
+
+
+def test_bytes_of_connections_are_counted() -> None:
+    def send() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname()) as sender:
+                taker, _ = server.accept()
+                with taker:
+                    sender.sendall(bytes(100_000))
+                    while len(taker.recv(100_000, socket.MSG_WAITALL)) < 100_000:
+                        pass
+                    seen.append((dask.sent_here() - before, sum(map(sum, dask.connections()))))
+
+    seen: list[tuple[int, int]] = []
+    before = dask.sent_here()
+    send()
+    [(sent, passed)] = seen
+    assert sent >= 100_000
+    assert passed >= 200_000
 
 
 def test_command_gives_json() -> None:

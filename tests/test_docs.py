@@ -100,7 +100,8 @@ def test_code_of_page_runs(page: Path, tmp_path: Path, penstock_home: Path) -> N
     program = program_of(page.read_text("utf-8"))
     if not program.strip():
         return
-    script = tmp_path / (page.stem.lower() + ".py")
+    # Not by the page's own name: a library may have it.
+    script = tmp_path / f"page_{page.stem.lower()}.py"
     script.write_text(program)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tests.leaks import leaks_since, take_snapshot, wait_for_no_leaks
+from tests.leaks import leaks_since, lend_loop, take_snapshot, wait_for_no_leaks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +40,22 @@ def test_clean():
 
 def test_nothing_changed() -> None:
     assert leaks_since(take_snapshot()) == []
+
+
+def test_what_lives_on_a_lent_loop_is_no_leak() -> None:
+    loop = asyncio.new_event_loop()
+    with lend_loop(loop):
+        before = take_snapshot()
+        watched, own = socket.socketpair()
+        loop.add_reader(watched, print)
+        loop.run_until_complete(loop.run_in_executor(None, int))
+        (found,) = leaks_since(before)
+        assert found.startswith(f"descriptor {own.fileno()} -> socket:")
+        loop.remove_reader(watched)
+        watched.close()
+        own.close()
+        loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 def test_thread_is_caught_until_it_ends() -> None:

@@ -122,6 +122,11 @@ class State(Dependency):
         """When the state was entered, as an aware UTC datetime."""
         return to_datetime(self.at)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether asking for the data is quick; False where that brings it from elsewhere."""
+        return True
+
     def is_completed(self) -> bool:
         """Tell whether the type is COMPLETED."""
         return self.type is StateType.COMPLETED

@@ -17,6 +17,7 @@ from penstock.options import (
     checked_function,
     checked_hooks,
     checked_name,
+    checked_resources,
     checked_runner,
     checked_template,
     checked_text,
@@ -49,6 +50,7 @@ class Task(Decorated, Generic[P, R]):
         fn: the plain function.
         name: the name of the task.
         key: module and qualified name of the function: what identifies the task.
+        resources: what a run takes, by name; memory in bytes.
     """
 
     def __init__(self, fn: Callable[P, R], **options: Any) -> None:
@@ -80,13 +82,14 @@ class Task(Decorated, Generic[P, R]):
         on_crashed: Any = None,
         **later: Any,
     ) -> None:
-        refuse_unsupported("@task", resources=resources, **later)
+        refuse_unsupported("@task", **later)
         self.name = checked_name(name, callable_name(self.fn), "task")
         given = checked_text("description", description)
         self.description = described(self.fn) if given is None else given
         self.tags = checked_tags(tags)
         self.version = checked_text("version", version)
         self.task_runner = checked_runner(task_runner)
+        self.resources = checked_resources(resources)
         self.priority = checked_whole("priority", priority)
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds, retry_jitter_factor)
         self.retry_condition_fn = checked_function("retry_condition_fn", retry_condition_fn)
@@ -163,6 +166,7 @@ class Task(Decorated, Generic[P, R]):
         Raises:
             OutsideFlowError: no flow is running here.
             ParameterBindError: the arguments do not fit the function.
+            ResourceError: the task's `resources` are more than its runner can ever give.
         """
         live = _live_flow_run(self.name, "submit")
         future: TaskFuture[R] = TaskFuture(live.submit(self, args, kwargs, wait_for))
@@ -216,6 +220,7 @@ class Task(Decorated, Generic[P, R]):
         Raises:
             MappingMissingIterable: nothing can be iterated.
             MappingLengthMismatch: the iterables differ in length.
+            ResourceError: the task's `resources` are more than its runner can ever give.
         """
         live = _live_flow_run(self.name, "map")
         most = None if max_in_flight is None else checked_whole("max_in_flight", max_in_flight, 1)
@@ -316,6 +321,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         description: default the function's docstring.
         tags: added to those in force where a run is created.
         task_runner: run this task on another runner than the flow's.
+        resources: what a run takes while it runs: a number for each name, such as "cpu", "gpu" or
+            a name of your own; "memory" in bytes or as a text such as "4GB".
         priority: larger numbers run sooner when calls have to wait for a slot.
         retries: further attempts when the function raises or exceeds its time limit.
         retry_delay_seconds: a number, a list, or `exponential_backoff(factor)`.

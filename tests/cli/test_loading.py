@@ -11,7 +11,8 @@ import pytest
 
 from penstock.cli.exits import CommandError
 from penstock.cli.loading import LoadingFailed, load_file, read_parameters, split_target
-from penstock.cli.runners import Choice, make_runner, runner_names
+from penstock.cli.runners import make_runner, runner_names, with_workers
+from penstock.task_runners import ConcurrentTaskRunner, DaskTaskRunner, SequentialTaskRunner
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +125,10 @@ def test_annotations_that_cannot_be_evaluated_do_not_matter() -> None:
     [
         ("slurm", None, "no runner 'slurm'"),
         ("concurrent:tcp://x", None, "takes no address"),
+        ("concurrent:", None, "takes no address"),
+        ("dask:", None, "no address in 'dask:'"),
+        ("dask: ", None, "no address in 'dask: '"),
+        ("dask:tcp://h:1", 4, "cannot change what runs already at an address"),
         ("sequential", 4, "no number of workers"),
     ],
 )
@@ -139,22 +144,40 @@ def test_unknown_runner_lists_those_there_are() -> None:
     assert "sequential, concurrent" in caught.value.problem.hint
 
 
-def test_table_takes_addresses_and_nested_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import ModuleType
+def test_dask_runner() -> None:
+    assert make_runner("dask") == DaskTaskRunner()
+    assert make_runner("dask:tcp://h:1") == DaskTaskRunner(address="tcp://h:1")
+    three = {"n_workers": 3, "threads_per_worker": 1}
+    assert make_runner("dask", 3) == DaskTaskRunner(cluster_kwargs=three)
+    assert "dask:ADDRESS" in runner_names()
 
-    from penstock.cli import runners
 
-    class Made:
-        def __init__(self, **arguments: Any) -> None:
-            self.arguments = arguments
+def test_workers_of_the_flow_s_own_runner() -> None:
+    assert with_workers(ConcurrentTaskRunner(max_workers=9), 3).max_workers == 3
+    own = DaskTaskRunner(cluster_kwargs={"processes": False}, client_kwargs={"timeout": 2})
+    changed = with_workers(own, 3)
+    assert changed.cluster_kwargs == {
+        "processes": False,
+        "n_workers": 3,
+        "threads_per_worker": 1,
+    }
+    assert changed.client_kwargs == {"timeout": 2}
+    assert own.cluster_kwargs == {"processes": False}
 
-    module = ModuleType("penstock.task_runners.made")
-    module.Made = Made  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "penstock.task_runners.made", module)
-    choice = Choice("made", "Made", workers=("cluster_kwargs", "n_workers"), takes_address=True)
-    monkeypatch.setitem(runners.RUNNERS, "made", choice)
-    assert make_runner("made:tcp://h:1").arguments == {"address": "tcp://h:1"}
-    assert make_runner("made", 3).arguments == {"cluster_kwargs": {"n_workers": 3}}
-    assert "made:ADDRESS" in runner_names()
-    with pytest.raises(CommandError, match="--workers"):
-        make_runner("made:tcp://h:1", 3)
+
+class MadeTaskRunner(SequentialTaskRunner):
+    """A runner that the table does not know."""
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        (DaskTaskRunner(address="tcp://h:1"), "cannot change the flow's own runner"),
+        (SequentialTaskRunner(), "no number of workers"),
+        (MadeTaskRunner(), "does not know the flow's own runner"),
+    ],
+    ids=str,
+)
+def test_workers_that_cannot_be_changed(runner: Any, said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        with_workers(runner, 3)

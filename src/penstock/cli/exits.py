@@ -18,7 +18,7 @@ class Exit(enum.IntEnum):
     NOT_FOUND = 4
     CRASHED = 5
     BAD_DATA = 65
-    MISSING_DEPENDENCY = 69
+    UNAVAILABLE = 69
     HISTORY_UNAVAILABLE = 74
     HANGUP = 129
     INTERRUPTED = 130
@@ -57,7 +57,8 @@ _KINDS: tuple[tuple[type[BaseException], Exit, str, str], ...] = (
     (errors.HistoryCorrupt, Exit.BAD_DATA, "history_corrupt", ""),
     (errors.HistoryUnavailable, Exit.HISTORY_UNAVAILABLE, "history_unavailable", ""),
     (errors.HistoryError, Exit.USAGE, "database", ""),
-    (errors.MissingDependencyError, Exit.MISSING_DEPENDENCY, "missing_dependency", ""),
+    (errors.MissingDependencyError, Exit.UNAVAILABLE, "missing_dependency", ""),
+    (errors.EngineUnreachable, Exit.UNAVAILABLE, "engine_unreachable", ""),
     (errors.SettingsError, Exit.USAGE, "settings", ""),
     (errors.ParameterBindError, Exit.USAGE, "parameters", ""),
     (errors.ParameterTypeError, Exit.USAGE, "parameters", ""),

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.exits import Exit, problem_of, usage_error
+from penstock.cli.exits import Exit, problem_of
 from penstock.cli.loading import (
     LoadingFailed,
     find_flow,
@@ -21,7 +21,7 @@ from penstock.cli.loading import (
     split_target,
 )
 from penstock.cli.progress import Sample, shown_progress
-from penstock.cli.runners import RUNNERS, make_runner, runner_names
+from penstock.cli.runners import make_runner, runner_names, with_workers
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.stopping import Stopping
 from penstock.cli.summary import Ending, read_ending, write_summary
@@ -91,12 +91,8 @@ def configured(flow: Any, runner: str | None, workers: int | None) -> Any:
     if runner is None and workers is None:
         return flow
     if runner is None:
-        runner = flow.task_runner.name
-        if runner not in RUNNERS:
-            raise usage_error(
-                f"--workers does not know the flow's own runner, {flow.task_runner}.",
-                f"Say which runner: --runner {runner_names()}",
-            )
+        assert workers is not None
+        return flow.with_options(task_runner=with_workers(flow.task_runner, workers))
     return flow.with_options(task_runner=make_runner(runner, workers))
 
 
@@ -163,7 +159,12 @@ def _interrupted(flow: Any, exc: BaseException, code: int) -> Outcome:
 def _exit_of(state: State) -> int:
     """Find the exit code for a final state; an error of Penstock's own may have one."""
     if not state.is_completed():
-        failure = failure_of(state).__cause__ or failure_of(state)
+        failure = failure_of(state)
+        problem = problem_of(failure)
+        # An engine is started when a flow first submits: that its code was there says nothing.
+        if problem is not None and problem.exit == Exit.UNAVAILABLE:
+            return problem.exit
+        failure = failure.__cause__ or failure
         problem = problem_of(failure)
         # What the user's code did wrong makes the flow fail, like any error of its own.
         if problem is not None and not any(f.is_users for f in frames_of(failure.__traceback__)):

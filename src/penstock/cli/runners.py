@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from penstock.cli.exits import usage_error
+from penstock.errors import InvalidOptionError
+
+Arguments = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -14,44 +18,74 @@ class Choice:
     """A runner of the table.
 
     Attributes:
-        workers: the argument that `--workers` sets, as a path into keyword arguments; empty:
-            this runner has no number of workers.
+        workers: gives the arguments with which so many task runs run at once; None: this runner
+            has no number of workers.
         takes_address: whether `name:ADDRESS` connects to something that runs already.
     """
 
     module: str
     class_name: str
-    workers: tuple[str, ...] = ()
+    workers: Callable[[int], Arguments] | None = None
     takes_address: bool = False
 
 
 RUNNERS: dict[str, Choice] = {
     "sequential": Choice("sequential", "SequentialTaskRunner"),
-    "concurrent": Choice("concurrent", "ConcurrentTaskRunner", workers=("max_workers",)),
+    "concurrent": Choice(
+        "concurrent", "ConcurrentTaskRunner", workers=lambda number: {"max_workers": number}
+    ),
+    "dask": Choice(
+        "dask.runner",
+        "DaskTaskRunner",
+        workers=lambda number: {"cluster_kwargs": {"n_workers": number, "threads_per_worker": 1}},
+        takes_address=True,
+    ),
 }
 
 
 def make_runner(text: str, workers: int | None = None) -> Any:
     """Make the task runner that was asked for: `name` or `name:ADDRESS`."""
-    name, _, address = text.partition(":")
+    name, colon, address = text.partition(":")
     choice = RUNNERS.get(name)
     if choice is None:
         raise usage_error(f"There is no runner {text!r}.", f"The runners are: {runner_names()}")
-    arguments: dict[str, Any] = {}
-    if address and not choice.takes_address:
+    arguments: Arguments = {}
+    if colon and not choice.takes_address:
         raise usage_error(f"The {name} runner takes no address.", f"Use: --runner {name}")
+    if colon and not address.strip():
+        raise usage_error(
+            f"There is no address in {text!r}.", f"Use: --runner {name}, or {name}:ADDRESS"
+        )
     if address:
         arguments["address"] = address
     if workers is not None:
-        if not choice.workers:
-            raise usage_error(
-                f"The {name} runner has no number of workers.", "Leave --workers out."
-            )
+        given = _workers(name, choice, workers)
         if address:
             raise usage_error("--workers cannot change what runs already at an address.")
-        _set_at(arguments, choice.workers, workers)
+        arguments |= given
     module = importlib.import_module(f"penstock.task_runners.{choice.module}")
     return getattr(module, choice.class_name)(**arguments)
+
+
+def with_workers(runner: Any, workers: int) -> Any:
+    """Give a copy of a flow's own runner that runs so many task runs at once."""
+    choice = RUNNERS.get(runner.name)
+    if choice is None or type(runner).__name__ != choice.class_name:
+        raise usage_error(
+            f"--workers does not know the flow's own runner, {runner}.",
+            f"Say which runner: --runner {runner_names()}",
+        )
+    arguments = runner._constructor_arguments()
+    for name, value in _workers(runner.name, choice, workers).items():
+        own = arguments.get(name)
+        arguments[name] = {**own, **value} if isinstance(own, dict) else value
+    try:
+        return type(runner)(**arguments)
+    except InvalidOptionError as exc:
+        raise usage_error(
+            f"--workers cannot change the flow's own runner, {runner!r}.",
+            f"Say which runner: --runner {runner_names()}",
+        ) from exc
 
 
 def runner_names() -> str:
@@ -60,7 +94,7 @@ def runner_names() -> str:
     return ", ".join(names)
 
 
-def _set_at(arguments: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    for name in path[:-1]:
-        arguments = arguments.setdefault(name, {})
-    arguments[path[-1]] = value
+def _workers(name: str, choice: Choice, workers: int) -> Arguments:
+    if choice.workers is None:
+        raise usage_error(f"The {name} runner has no number of workers.", "Leave --workers out.")
+    return choice.workers(workers)

@@ -36,6 +36,11 @@ class Pace:
         self.is_known = False
         self.seconds = 0.0
 
+    def note_long(self) -> None:
+        """Take in that a run goes on that nobody knows the length of: it is no short one."""
+        if not self.is_known:
+            self.note(2 * TARGET_SECONDS, 1)
+
     def note(self, seconds: float, runs: int) -> None:
         """Take in that some runs took some time together."""
         mean = seconds / runs

@@ -223,3 +223,17 @@ def _with_values(found: Any, value: Any, facts: FlowFacts) -> Any:
         return facts.state_of(dependency).result(raise_on_failure=False)
 
     return found.replace((value,), value_of)[0]
+
+
+def crashed_by(fatal: BaseException | None, state: State) -> State:
+    """Give CRASHED for the failure of a flow run whose engine is gone.
+
+    Args:
+        fatal: what has become of the engine; None when nothing has.
+        state: how the flow run has ended.
+    """
+    if fatal is None or state.type is not StateType.FAILED:
+        return state
+    crashed = exception_to_crashed_state(fatal)
+    crashed.run_key = state.run_key
+    return crashed

@@ -8,7 +8,8 @@
 Entries are in the order of what happened, and a group is a prefix of them, so the history is
 always causally closed: a run's end stands behind the end of everything it depended on. An entry
 that only says "this run changed" is written as the run stands when its group is made, unless
-the run has ended by then: its end has an entry of its own. So a short task run costs one row.
+the run has ended by then: its end has an entry of its own. A run that has only been submitted
+is given a second for that. So a short task run costs one row.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
@@ -39,12 +40,16 @@ TEXT_LIMIT = 64_000_000
 """Characters of log lines waiting to be written, above which whoever logs waits."""
 PATIENCE_SECONDS = 600.0
 """Seconds that a history may be unavailable before the flow call gives up on it."""
+PENDING_SECONDS = 1.0
+"""Seconds that a task run may only have been submitted before that is written: if it ends within
+them, as most do, one row is enough."""
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
 
 # Kinds of entries.
-CHANGED, ENDED, TASK, LOG, FLUSH = range(5)
+CHANGED, ENDED, TASK, LOG, FLUSH, _SUBMITTED, _FLUSHED = range(7)
+PENDING = StateType.PENDING
 Counts = dict[StateType, int]
 
 logger = logging.getLogger("penstock.history")
@@ -124,6 +129,7 @@ class Recorder:
         self._text_lock = threading.Lock()
         self._waiting_text = 0
         self._lone = Ledger(None)
+        self._submitted: deque[TaskRun] = deque()
 
     @property
     def is_usable(self) -> bool:
@@ -247,13 +253,14 @@ class Recorder:
             self.failure = self.failure or HistoryUnavailable(
                 "The history was closed while runs were going on. What they did later is not in it."
             )
-            if kind == FLUSH:
+            if kind in (FLUSH, _FLUSHED):
                 subject.release()
 
     def _write_groups(self) -> None:
         while True:
             flushing = self._wait_for_entries()
             self._hurry = False
+            self._take_submitted(time_ns() - int(PENDING_SECONDS * 1e9))
             while self.entries and not self._has_ended:
                 self._write_group()
                 if not flushing and len(self.entries) < _BACKLOG:
@@ -265,7 +272,9 @@ class Recorder:
         """Sleep until there are entries and their time has come; tell whether it is urgent."""
         if not self.entries and not self._closing:
             self.is_asleep = True
-            if not self.entries:
+            if not self.entries and self._submitted:
+                self._rings_within(PENDING_SECONDS)
+            elif not self.entries:
                 self._bell.get()
             self.is_asleep = False
         # Collect for a moment; a flush rings the bell again.
@@ -302,11 +311,15 @@ class Recorder:
         add_task_run = group.task_runs.append
         for _ in range(min(len(self.entries), _GROUP_LIMIT)):
             kind, subject = popleft()
-            if kind <= ENDED:
-                if kind == CHANGED:
+            if kind <= ENDED or kind == _SUBMITTED:
+                if kind != ENDED:
                     type = subject.type
                     if subject.is_over:
                         continue
+                    if type is PENDING and subject.recorded is None and kind == CHANGED:
+                        if subject.is_task_run:
+                            self._submitted.append(subject)
+                            continue
                 else:
                     type = subject.last.type
                 ledger = subject.live.ledger if subject.live is not None else self._lone
@@ -323,7 +336,7 @@ class Recorder:
                         group.flow_runs.append(row)
                     continue
                 row = task_run_row(subject, type, next(ledger.numbers), ledger.key)
-                if kind == CHANGED and subject.is_over:
+                if kind != ENDED and subject.is_over:
                     # It ended while it was read: the end has a row of its own, behind those
                     # that it depends on.
                     continue
@@ -336,6 +349,10 @@ class Recorder:
                 text += len(subject[-1])
             elif kind == TASK:
                 group.tasks.append(subject)
+            elif kind == FLUSH and self._submitted:
+                # Whoever waits is promised these as well.
+                self._take_submitted(time_ns())
+                self.entries.append((_FLUSHED, subject))
             else:
                 waiters.append(subject)
         for ledger, tasks in touched.items():
@@ -344,6 +361,11 @@ class Recorder:
             with self._text_lock:
                 self._waiting_text -= text
         return group, waiters
+
+    def _take_submitted(self, before: int) -> None:
+        """Have task runs written that were submitted before a time and have not ended yet."""
+        while self._submitted and self._submitted[0].created_at <= before:
+            self.entries.append((_SUBMITTED, self._submitted.popleft()))
 
     def _write(self, group: Group) -> None:
         """Write a group, again and again while the database cannot be written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from penstock.core.previews import mask_secrets
@@ -139,9 +140,15 @@ def _tag_list(run: Run) -> list[str]:
     return sorted(clean_text(str(tag), LONGEST_NAME) for tag in run.tags)[:MOST_TAGS]
 
 
+@lru_cache(maxsize=1024)
+def _worker_detail(worker: str) -> str:
+    """Give the detail of a run of which only the worker is worth telling."""
+    return json.dumps({"worker": worker})
+
+
 def _detail(run: TaskRun) -> str | None:
-    if not (run.error or run.tags or run.worker or run.parent_key or run.subflow_key):
-        return None
+    if not (run.error or run.tags or run.parent_key or run.subflow_key):
+        return None if run.worker is None else _worker_detail(run.worker)
     detail: dict[str, Any] = {
         "error": run.error,
         "tags": _tag_list(run) or None,

@@ -8,14 +8,13 @@ from penstock.annotations import Dependency
 from penstock.core.bundling import Pace
 from penstock.remote.codes import Code
 from penstock.remote.messages import KEPT, Item
-from penstock.remote.parcels import Parcel, Placeholder, pack
+from penstock.remote.parcels import Large, Placeholder, pack
 from penstock.remote.values import ArrivedState
 from penstock.runs import TaskRun
 from penstock.runtime.context import current_tags
 from penstock.runtime.upstreams import run_of, state_of, value_of
 
 _NO_TAGS: frozenset[str] = frozenset()
-EMPTY = Parcel(b"", ())
 _NO_PACE = Pace()
 
 
@@ -26,7 +25,7 @@ class Cargo:
         call: the call of the runtime.
         pace: how long runs of its task take.
         code: the code of its task.
-        parcel: its packed arguments; None until they can be packed.
+        data, large: its packed arguments; None until they can be packed.
         parts: native futures of kept values that its arguments refer to, by name.
         shared: large buffers that its arguments refer to, kept on the engine while it is open.
         bundle: the bundle it travels in; None while it waits here.
@@ -40,17 +39,18 @@ class Cargo:
     """
 
     __slots__ = (
-        "bundle", "call", "code", "is_early", "is_recalled", "is_suspect", "losses", "pace",
-        "parcel", "parts", "report", "shared", "waits_for", "was_started", "worker",
+        "bundle", "call", "code", "data", "is_early", "is_recalled", "is_suspect", "large", "losses",
+        "pace", "parts", "report", "shared", "waits_for", "was_started", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Any) -> None:
         self.call = call
         self.pace = _NO_PACE
         self.code: Code | None = None
-        self.parcel: Parcel | None = None
-        self.parts: dict[str, Any] = {}
-        self.shared: list[Any] = []
+        self.data: bytes | None = None
+        self.large: tuple[Large, ...] = ()
+        self.parts: dict[str, Any] | None = None
+        self.shared: list[Any] | None = None
         self.bundle: Any = None
         self.is_early = False
         self.is_suspect = False
@@ -64,7 +64,7 @@ class Cargo:
     @property
     def size(self) -> int:
         """How many bytes its packed arguments take."""
-        return 0 if self.parcel is None else len(self.parcel.data)
+        return 0 if self.data is None else len(self.data)
 
     @property
     def run(self) -> TaskRun:
@@ -81,11 +81,11 @@ class Cargo:
         call = self.call
         values, found = call.values, call.found
         if not values:
-            self.parcel = EMPTY
+            self.data = b""
             return ()
         if found is None:
-            if self.parcel is None:
-                self.parcel = pack(values, call.task.parameter_names, call.memo)
+            if self.data is None:
+                self.data, self.large = pack(values, call.task.parameter_names, call.memo)
             return ()
         waits: list[bytes] = []
 
@@ -96,8 +96,9 @@ class Cargo:
                 return Placeholder(("run", run.key))
             return self._settled(dependency, allowed)
 
-        self.parts.clear()
-        self.parcel = pack(found.replace(values, resolve), call.task.parameter_names, None)
+        self.parts = None
+        resolved = found.replace(values, resolve)
+        self.data, self.large = pack(resolved, call.task.parameter_names, None)
         return tuple(waits)
 
     def _settled(self, dependency: Dependency, allowed: bool) -> Any:
@@ -107,6 +108,11 @@ class Cargo:
             value = state.value
             if value.place == KEPT:
                 assert state.fetch is not None
+                if state.fetch.engine is not self.call.runner.engine:
+                    # Kept on another engine: only the value itself can go from there to here.
+                    return state.data
+                if self.parts is None:
+                    self.parts = {}
                 self.parts[value.data] = state.fetch
                 return Placeholder(("kept", value.data))
             return Placeholder(("value", tuple(value)))
@@ -115,7 +121,7 @@ class Cargo:
     def item(self, code: str, waits_for: tuple[bytes, ...]) -> Item:
         """Give the item that travels."""
         call, run = self.call, self.run
-        assert self.parcel is not None
+        assert self.data is not None
         return Item(
             run.key,
             code,
@@ -127,10 +133,9 @@ class Cargo:
             run.tags,
             call.context.get(current_tags, _NO_TAGS),
             run.log_prints,
-            self.parcel.data,
+            self.data,
             waits_for,
             self.is_suspect,
-            f"{run.name}-{run.key.hex()}-{run.attempt + 1}-value",
         )
 
     def homes(self) -> frozenset[str]:

@@ -24,6 +24,7 @@ class Codes:
     def __init__(self) -> None:
         # The task is kept, so that its id stays its own.
         self._codes: dict[int, tuple[Any, Code]] = {}
+        self._holders: dict[str, set[str]] = {}
 
     def of(self, task: Any) -> Code:
         """Give the code of a task.
@@ -37,3 +38,16 @@ class Codes:
             code = Code(blake2b(data, digest_size=16).hexdigest(), data)
             entry = self._codes[id(task)] = (task, code)
         return entry[1]
+
+    def to_send(self, code: Code, workers: frozenset[str]) -> bytes | None:
+        """Give the bytes that have to travel: None once every worker has them."""
+        holders = self._holders.get(code.digest)
+        return None if holders and workers and workers <= holders else code.data
+
+    def note_holder(self, digest: str, worker: str) -> None:
+        """Note that a worker has the code."""
+        self._holders.setdefault(digest, set()).add(worker)
+
+    def note_lack(self, digest: str, worker: str) -> None:
+        """Note that a worker does not have the code, whatever was thought."""
+        self._holders.get(digest, set()).discard(worker)

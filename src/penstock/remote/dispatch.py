@@ -5,7 +5,7 @@ place(calls) ─► lanes ─► compose ─► engine.send        one thread do
  given back ──────┘          │ followers: calls whose upstreams are in the bundle
                              │
 engine.hear(report) ─► inbox ─► ENDED ─► call.finished ─► …
-engine.lost(bundle) ─► inbox ─► one attempt of what ran there; the rest is sent again
+engine.sent_ended(bundle) ─► inbox ─► one attempt of what ran there; the rest is sent again
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.cargo import Cargo
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.futures import let_futures_travel
-from penstock.remote.lanes import Lanes
+from penstock.remote.lanes import Lane, Lanes
 from penstock.remote.messages import CANCEL, RECALL, Sent
+from penstock.remote.recovery import Recoveries, Recovery, Unrun
 from penstock.remote.reports import Reports
+from penstock.remote.suspects import Suspects
+from penstock.remote.values import ArrivedState
 from penstock.runtime.attempts import TASK_RUN, cancelled_state
 from penstock.states import State, exception_to_crashed_state
 
 logger = logging.getLogger("penstock.remote")
-# Losses of a call that never began, after which the engine itself must be at fault.
-_MOST_LOSSES = 20
 
 
 class Dispatcher:
@@ -42,13 +43,21 @@ class Dispatcher:
     Args:
         engine: what carries bundles.
         bundles: False sends every call on its own.
+
+    Attributes:
+        most_losses: losses of a call that never began, after which the engine itself must be at
+            fault.
     """
+
+    most_losses = 20
 
     def __init__(self, engine: Engine, bundles: bool = True) -> None:
         let_futures_travel()
         self.engine = engine
         self.lanes = Lanes(engine.options_of, self._refuse, bundles)
         self.reports = Reports(self)
+        self.recoveries = Recoveries(self)
+        self._suspects = Suspects()
         self.open: dict[bytes, Cargo] = {}
         self.in_flight: dict[str, Bundle] = {}
         self.waiting: set[str] = set()
@@ -57,6 +66,10 @@ class Dispatcher:
         self._arrivals: deque[Cargo] = deque()
         self._foreseen: deque[Cargo] = deque()
         self._is_awake = False
+        self._is_full = False
+        # Whether any bundle may run in some places only.
+        self._is_restricted = False
+        self.is_closed = False
         self._idle: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._serve, name="penstock-dispatch", daemon=True)
 
@@ -67,6 +80,7 @@ class Dispatcher:
     def close(self) -> None:
         """End the thread once what it was given is done."""
         self.reports.close()
+        self.is_closed = True
         self._inbox.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -86,9 +100,14 @@ class Dispatcher:
                 continue
             call.ticket = [None]
             self._arrivals.append(cargo)
-        if not self._is_awake:
+        # While no more can be sent, the next report wakes the thread soon enough.
+        if not self._is_awake and (not self._is_full or self._has_own_places(calls[0])):
             self._is_awake = True
             self._inbox.put((_nothing, ()))
+
+    def _has_own_places(self, call: Any) -> bool:
+        options = self.engine.options_of(call)
+        return options is not None and options.places is not None
 
     def foresee(self, call: Any) -> None:
         """Take note of a call whose upstreams have not settled: it may travel along with them."""
@@ -144,6 +163,14 @@ class Dispatcher:
         """Take that the engine is gone: nothing that is open can end any more."""
         self.post(self._fail, problem)
 
+    def refuses_to_block(self) -> str | None:
+        """Say why nobody may wait here for what the dispatcher does; None where one may."""
+        if self.is_closed:
+            return "the flow run has ended"
+        if threading.current_thread() is self._thread:
+            return "it was asked for where nothing may block, such as in a done callback"
+        return None
+
     def when_idle(self, ring: Callable[[], object]) -> None:
         """Call a function once nothing is open."""
         self.post(self._when_idle, ring)
@@ -190,6 +217,7 @@ class Dispatcher:
         call.finished(raised(exc, TASK_RUN, call.live.now(), run.key))
 
     def _send_ready(self) -> None:
+        self._is_full = False
         while self._foreseen:
             cargo = self._foreseen.popleft()
             if not cargo.is_over and cargo.bundle is None:
@@ -198,41 +226,83 @@ class Dispatcher:
             cargo = self._arrivals.popleft()
             call = cargo.call
             if self.failure is not None:
+                call.live.fatal = self.failure
                 call.finished(exception_to_crashed_state(self.failure))
             elif cargo.bundle is not None or cargo.report is not None:
                 self._settle_early(cargo)
+            elif cargo.is_suspect or self._suspects.is_one(cargo.run.key):
+                cargo.is_suspect = True
+                self._suspects.take(cargo)
             elif call.ticket:
                 self.lanes.take(cargo)
         workers = self.engine.workers()
+        self._send_suspects(workers)
         while self.failure is None:
-            lane = self.lanes.next()
-            # A bundle whose task run waits for others has left its place to them.
-            busy = len(self.in_flight) - len(self.waiting)
-            if lane is None or busy >= lane.most_ahead(workers):
+            lane = self.lanes.next(lambda lane: self._busy(lane) < lane.most_ahead(workers))
+            if lane is None:
+                self._is_full = self.lanes.has_more() and not self._is_restricted
                 return
-            together = self.lanes.compose(lane, workers)
+            together = [
+                cargo
+                for cargo in self.lanes.compose(lane, workers)
+                if cargo.parts is None or not self.recoveries.holds_up(cargo)
+            ]
             if together:
                 self._send(Bundle(lane.options, together))
 
-    def _send(self, bundle: Bundle) -> None:
+    def _busy(self, lane: Lane) -> int:
+        """Count the bundles on their way that compete with a lane for places."""
+        # A bundle whose task run waits for others has left its place to them.
+        if not self._is_restricted and lane.places is None:
+            return len(self.in_flight) - len(self.waiting)
+        rivals = [one for one in self.in_flight.values() if one.places == lane.places]
+        return sum(one.id not in self.waiting for one in rivals)
+
+    def _send_suspects(self, workers: int) -> None:
+        """Send suspects, each on its own."""
+        while self.failure is None and (cargo := self._suspects.next(workers)) is not None:
+            if self.lanes.pack(cargo) and not self.recoveries.holds_up(cargo):
+                bundle = Bundle(self.engine.options_of(cargo.call), (cargo,))
+                self._suspects.sent(bundle.id, cargo)
+                self._send(bundle)
+
+    def send_alone(
+        self, cargo: Recovery, options: Any, given: dict[bytes, tuple[Any, ...]] | None
+    ) -> None:
+        """Send what makes a value again."""
+        self._send(Bundle(options, (cargo,)), given)
+
+    def _send(self, bundle: Bundle, given: dict[bytes, tuple[Any, ...]] | None = None) -> None:
+        self._is_restricted |= bundle.places is not None
         items, codes = [], {}
+        workers = self.engine.names()
         for cargo in bundle.cargo.values():
             code = cargo.code
             assert code is not None
-            codes[code.digest] = code.data
+            if code.digest not in codes:
+                codes[code.digest] = self.lanes.codes.to_send(code, workers)
             cargo.bundle = bundle
             cargo.was_started, cargo.worker = False, None
             self.open[cargo.run.key] = cargo
-            bundle.parts.update(cargo.parts)
-            for large in cargo.parcel.large:  # type: ignore[union-attr]
-                shared = self.engine.share(large.digest, large.buffer)
-                cargo.shared.append(shared)
-                bundle.parts[large.digest] = shared
+            if cargo.parts:
+                bundle.parts.update(cargo.parts)
+            if cargo.large:
+                self._share(cargo, bundle)
             items.append(cargo.item(code.digest, cargo.waits_for))
         header = self.header_of(bundle)
-        sent = Sent(bundle.id, header, codes, [tuple(item) for item in items], BUDGET_SECONDS)  # type: ignore[misc]
+        sent = Sent(
+            bundle.id, header, codes, [tuple(item) for item in items], BUDGET_SECONDS, None, given  # type: ignore[misc]
+        )  # fmt: skip
         self.in_flight[bundle.id] = bundle
         self.engine.send(bundle, pickle.dumps(tuple(sent), 5))
+
+    def _share(self, cargo: Cargo, bundle: Bundle) -> None:
+        """Put the large buffers of a call where its worker can get them, while it is open."""
+        cargo.shared = []
+        for large in cargo.large:
+            shared = self.engine.share(large.digest, large.buffer)
+            cargo.shared.append(shared)
+            bundle.parts[large.digest] = shared
 
     def _send_raw(self, key: bytes, code: bytes, end: Callable[[State], None]) -> None:
         bundle = Bundle.of_raw(key)
@@ -253,6 +323,11 @@ class Dispatcher:
         if cargo.bundle is not None:
             cargo.bundle.cargo.pop(cargo.run.key, None)
         cargo.bundle = None
+        if isinstance(cargo, Recovery):
+            self.recoveries.ended(cargo, state)
+            return
+        if self._idle:
+            self.post(self._tell_idle)
         if cargo.is_early:
             # Its upstreams have ended on the worker, but may not have been settled here.
             cargo.report = state
@@ -262,6 +337,8 @@ class Dispatcher:
     def _finish(self, cargo: Cargo, state: State) -> None:
         call = cargo.call
         call.cargo = None
+        if isinstance(state, ArrivedState) and state.fetch is not None and not cargo.is_over:
+            self.recoveries.note(cargo, state.fetch)
         if call.task.hooks and not cargo.is_over:
             # A hook may wait for other task runs, whose ends pass through this thread.
             threading.Thread(
@@ -271,6 +348,7 @@ class Dispatcher:
             call.finished(state)
         if call.task_run.is_over:
             self.lanes.forget(call.task_run)
+            self._suspects.forget(call.task_run.key)
 
     def _settle_early(self, cargo: Cargo) -> None:
         """Take that the upstreams of a call that travels along have settled here, too."""
@@ -279,7 +357,7 @@ class Dispatcher:
             report, cargo.report = cargo.report, None
             self._finish(cargo, report)
         elif cargo.bundle is None:
-            self._again(cargo)
+            self.again(cargo)
 
     def given_back(self, keys: Iterable[bytes]) -> None:
         """Take back what a worker did not start."""
@@ -288,11 +366,14 @@ class Dispatcher:
             if cargo is not None:
                 if cargo.bundle is not None:
                     cargo.bundle.cargo.pop(key, None)
-                self._again(cargo)
+                self.again(cargo)
 
-    def _again(self, cargo: Cargo) -> None:
+    def again(self, cargo: Cargo) -> None:
         """Queue a call again that was not started, or let it wait for its upstreams."""
         cargo.bundle = None
+        if isinstance(cargo, Recovery):
+            self.recoveries.lost(cargo, WorkerLost("The worker gave it back."))
+            return
         if cargo.is_over:
             return
         if cargo.is_recalled:
@@ -300,7 +381,8 @@ class Dispatcher:
             cargo.call.live.finish(cargo.call, cancelled_state(cargo.run))
         elif cargo.is_early:
             cargo.is_early = False
-            self._foreseen.append(cargo)
+            if not cargo.is_suspect:
+                self._foreseen.append(cargo)
         else:
             cargo.call.ticket = [None]
             self._arrivals.append(cargo)
@@ -316,6 +398,7 @@ class Dispatcher:
 
     def _landed(self, bundle_id: str) -> Bundle | None:
         self.waiting.discard(bundle_id)
+        self._suspects.landed(bundle_id)
         return self.in_flight.pop(bundle_id, None)
 
     def _sent_ended(
@@ -333,26 +416,30 @@ class Dispatcher:
 
     def _lost(self, cargo: Cargo, problem: BaseException) -> None:
         """Decide on a call whose bundle was lost: what ran there has lost an attempt."""
-        started = cargo.was_started
         cargo.bundle = None
-        if not isinstance(problem, WorkerLost):
-            self.reports.begin(cargo, None)
-            cargo.is_early = False
-            self._finish(cargo, exception_to_crashed_state(problem))
-        elif started:
-            cargo.is_early = False
-            self._finish(cargo, exception_to_crashed_state(problem))
-        else:
-            # Whether it had begun nobody knows, except of a suspect: those say so beforehand.
-            cargo.is_suspect = True
-            cargo.losses += 1
-            if cargo.losses > _MOST_LOSSES:
-                self.reports.begin(cargo, None)
-                cargo.is_early = False
-                cargo.call.life = None
-                self._finish(cargo, exception_to_crashed_state(problem))
-            else:
-                self._again(cargo)
+        if isinstance(cargo, Recovery):
+            self.recoveries.lost(cargo, problem)
+            return
+        is_worker_lost = isinstance(problem, WorkerLost)
+        if cargo.was_started or not is_worker_lost:
+            if is_worker_lost:
+                self._suspects.charge(cargo)
+            self.crash(cargo, problem)
+            return
+        cargo.losses += 1
+        if cargo.losses > self.most_losses:
+            cargo.call.life = None
+            self.crash(cargo, problem)
+            return
+        # Whether it had begun nobody knows, except of a suspect: those say so beforehand.
+        cargo.is_suspect = cargo.is_suspect or not isinstance(problem, Unrun)
+        self.again(cargo)
+
+    def crash(self, cargo: Cargo, problem: BaseException) -> None:
+        """End an attempt that the engine has lost."""
+        self.reports.begin(cargo, None)
+        cargo.is_early = False
+        self._finish(cargo, exception_to_crashed_state(problem))
 
     def _call_off(self, call: Any, kind: int) -> None:
         cargo = call.cargo
@@ -373,23 +460,37 @@ class Dispatcher:
         if self.failure is not None:
             return
         self.failure = problem if isinstance(problem, EngineLost) else EngineLost(str(problem))
+        logger.error("%s", self.failure)
         lost = [*self.open.values(), *self.lanes.drain()]
+        self._suspects.drain(lost.append)
+        bundles = list(self.in_flight.values())
         self.open.clear()
         self.in_flight.clear()
         self.waiting.clear()
+        for bundle in bundles:
+            self._suspects.landed(bundle.id)
+            if bundle.raw_key is not None:
+                self.reports.end_raw(bundle.raw_key, exception_to_crashed_state(self.failure))
+        self.reports.fail(self.failure)
         for cargo in lost:
-            cargo.call.live.fatal = self.failure
-            cargo.bundle, cargo.is_early = None, False
-            cargo.call.life = None
-            self._finish(cargo, exception_to_crashed_state(self.failure))
+            if not isinstance(cargo, Recovery):
+                cargo.bundle, cargo.is_early = None, False
+                cargo.call.life = None
+                self._finish(cargo, exception_to_crashed_state(self.failure))
+        self.recoveries.fail(self.failure)
         self._tell_idle()
 
     def _when_idle(self, ring: Callable[[], object]) -> None:
         self._idle.append(ring)
         self._tell_idle()
 
+    def _is_idle(self) -> bool:
+        # A bundle may stay on its way for ever when the code of an ended task run goes on.
+        raw = any(bundle.raw_key is not None for bundle in self.in_flight.values())
+        return not raw and not self.open and not self._arrivals
+
     def _tell_idle(self) -> None:
-        if self._idle and not self.in_flight and not self._arrivals:
+        if self._idle and self._is_idle():
             rings, self._idle = self._idle, []
             for ring in rings:
                 ring()

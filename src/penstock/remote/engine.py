@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol
+from time import time_ns
+from typing import Any, NamedTuple, Protocol
 
+from penstock.ids import new_task_run_key
 from penstock.remote.cargo import Cargo
+
+
+class Options(NamedTuple):
+    """The engine's own options for a call.
+
+    Attributes:
+        places: what says where it may run: calls that agree in it compete for the same places.
+        others: the rest.
+    """
+
+    places: Hashable
+    others: Hashable
 
 
 class Engine(Protocol):
@@ -17,6 +30,9 @@ class Engine(Protocol):
     """
 
     reply_to: Any
+
+    def listen(self, dispatcher: Any) -> None:
+        """Report to a dispatcher from now on."""
 
     def send(self, bundle: Bundle, data: bytes) -> None:
         """Send a bundle; its end comes through `Dispatcher.sent_ended` or `lost`."""
@@ -33,14 +49,23 @@ class Engine(Protocol):
     def workers(self) -> int:
         """Give how many bundles can be executed at the same time; at least 1."""
 
+    def names(self) -> frozenset[str]:
+        """Give the names of all workers there are; empty where that is not known."""
+
     def share(self, digest: str, buffer: Any) -> Any:
         """Put a large buffer where every worker can get it; released when it is dropped."""
 
-    def fetcher(self, name: str, worker: str) -> Any:
-        """Make the `Fetch` of a value that a worker keeps."""
+    def put(self, value: Any) -> Any:
+        """Put a value on the engine, where a worker has kept it before; gives its native."""
 
-    def options_of(self, call: Any) -> Hashable:
-        """Give the options of the engine's own that were in force where a call was submitted."""
+    def fetcher(self, name: str | None, worker: str) -> Any:
+        """Make the `Fetch` of a value that a worker keeps; None for one that is lost."""
+
+    def options_of(self, call: Any) -> Options | None:
+        """Give the options of the engine's own that were in force where a call was submitted.
+
+        A priority among them becomes that of the call.
+        """
 
     def is_stuck(self, worker: str) -> None:
         """Take note that a worker's thread cannot be stopped."""
@@ -57,8 +82,8 @@ class Bundle:
         parts: native futures that it needs, by name.
     """
 
-    def __init__(self, options: Hashable, cargo: Sequence[Cargo]) -> None:
-        self.id = os.urandom(16).hex()
+    def __init__(self, options: Options | None, cargo: Sequence[Cargo]) -> None:
+        self.id = new_task_run_key(time_ns()).hex()
         self.options = options
         self.cargo = {each.run.key: each for each in cargo}
         self.parts: dict[str, Any] = {}
@@ -70,6 +95,11 @@ class Bundle:
             self.name = f"{run.name}-{run.key.hex()}-{run.attempt + 1}"
         elif cargo:
             self.name = f"{cargo[0].run.definition.name}-bundle-{self.id}"
+
+    @property
+    def places(self) -> Hashable:
+        """Say where it may run; None for anywhere."""
+        return None if self.options is None else self.options.places
 
     @classmethod
     def of_raw(cls, key: bytes) -> Bundle:

@@ -19,9 +19,12 @@ from dataclasses import replace
 from queue import SimpleQueue
 from time import time_ns
 from typing import Any
+from weakref import WeakValueDictionary
 
 from penstock.core.inputs import Found
-from penstock.errors import CrashedRun
+from penstock.core.outcomes import raised
+from penstock.core.previews import preview_parameters
+from penstock.errors import CrashedRun, SerializationError
 from penstock.ids import new_task_run_key
 from penstock.remote.failures import state_from_record
 from penstock.remote.futures import let_futures_travel
@@ -41,61 +44,30 @@ from penstock.remote.outbox import Outbox, Port
 from penstock.remote.parcels import pack, pack_code
 from penstock.remote.snapshots import snapshot
 from penstock.remote.values import ArrivedState, Fetch
-from penstock.runs import FlowRun, TaskRun
+from penstock.remote.worker_runs import FlowElsewhere, WorkerFlowRun, WorkerTaskRun
+from penstock.runs import TaskRun
+from penstock.runtime.attempts import TASK_RUN
 from penstock.runtime.blocking import take
 from penstock.runtime.calls import TaskCall
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.futures import TaskFuture
 from penstock.runtime.logs import install_log_handler
 from penstock.runtime.loops import FlowLoop
-from penstock.runtime.settling import call_back, contained
-from penstock.runtime.upstreams import awaited_in, run_of
+from penstock.runtime.settling import call_back, call_when_over
+from penstock.runtime.task_runs import settle
+from penstock.runtime.upstreams import awaited_in, run_of, state_of
 from penstock.settings import load_settings
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner, TaskConcurrencyType
+from penstock.task_runners.slots import slot_left
 
 _MOST_FLOW_RUNS = 64
 _ANSWER_SECONDS = 60.0
+_MOST_LOSSES = 20
 RECALLED = object()
 """Claims a task run that is not to be started any more."""
 _flow_runs: OrderedDict[bytes, FlowRunElsewhere] = OrderedDict()
 _lock = threading.Lock()
-
-
-class WorkerTaskRun(TaskRun):
-    """A task run that was sent to this worker, or called directly by one.
-
-    Attributes:
-        attempt_started_at: when the present attempt began.
-        bundle, item: what it travelled in; None for one that was called directly.
-    """
-
-    bundle: Any = None
-    item: Any = None
-    attempt_started_at: int = 0
-    is_numbered = True
-
-    @property
-    def name(self) -> str:
-        """The name of the run; the driver counts the runs that are called directly here."""
-        if not self.is_numbered and self.custom_name is None:
-            self.number = self.live.ask("number", self.key)
-            self.is_numbered = True
-        return self.custom_name or f"{self.definition.name}-{self.number}"
-
-
-class _Definition:
-    """What is known here of the flow whose run this is."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.key = name
-        self.is_async = False
-        self.parameter_names: tuple[str, ...] = ()
-        self.hooks: dict[StateType, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"<Flow {self.name!r}, which runs in another process>"
 
 
 class _EqualOrdinals:
@@ -133,8 +105,8 @@ class FlowRunElsewhere:
     def __init__(self, header: Header, port: Port) -> None:
         let_futures_travel()
         self.header = header
-        self.flow: Any = _Definition(header.flow_name)
-        self.flow_run = FlowRun(
+        self.flow: Any = FlowElsewhere(header.flow_name)
+        self.flow_run = WorkerFlowRun(
             self.flow, header.flow_key, header.flow_created_at, header.flow_run_name
         )
         self.flow_run.tags = header.tags
@@ -155,11 +127,15 @@ class FlowRunElsewhere:
         # Who claims a task run first decides: the bundle that starts it, or a word to call it off.
         self.claims: dict[bytes, object] = {}
         self._open: dict[bytes, TaskCall] = {}
-        self._known: dict[bytes, TaskRun] = {}
+        self._called_off: set[bytes] = set()
+        # Runs of the driver's, as long as somebody here holds them or waits for their end.
+        self._known: WeakValueDictionary[bytes, TaskRun] = WeakValueDictionary()
+        self._awaited: dict[bytes, TaskRun] = {}
         self._told: dict[bytes, State] = {}
         self._codes_sent: set[int] = set()
         self._questions: dict[int, SimpleQueue[Any]] = {}
         self._numbers = itertools.count(1)
+        self.bundles: dict[str, object] = {}
         install_log_handler(
             replace(load_settings(), loggers=header.loggers, log_level=header.log_level)
         )
@@ -181,12 +157,16 @@ class FlowRunElsewhere:
 
     def open(self, call: TaskCall) -> None:
         """Take note of a call that is about to run."""
-        self._open[call.task_run.key] = call
+        key = call.task_run.key
+        self._open[key] = call
+        if key in self._called_off:
+            call.is_cancelled = True
 
     def advance(self, call: TaskCall, state: State) -> None:
         """Take the end of an attempt of a call that was sent here."""
         run: Any = call.task_run
         self._open.pop(run.key, None)
+        self._called_off.discard(run.key)
         run.outcome = state
         run.bundle.note_end(run.item, run, state)
 
@@ -259,26 +239,42 @@ class FlowRunElsewhere:
         runs: list[TaskRun] = []
         wanted = []
         memo: dict[int, Any] = {}
+        code, problem = _packed_code(task)
         for args, kwargs in calls:
             values = task.signature.values(args, kwargs)
-            parcel = pack(values, task.parameter_names, memo)
             run = WorkerTaskRun(task, new_task_run_key(now), now)
             run.live, run.recorder = self, self.recorder
             run.is_numbered = False
-            self._known[run.key] = run
             runs.append(run)
+            try:
+                parcel = pack(values, task.parameter_names, memo)
+                if problem is not None:
+                    raise problem
+            except SerializationError as exc:
+                self._refuse(run, values, exc)
+                continue
+            self._known[run.key] = run
             wanted.append(
                 (run.key, parcel.data, {part.digest: bytes(part.buffer) for part in parcel.large})
             )
-        code = pack_code(task)
         parent_key = parent.key if isinstance(parent, TaskRun) else None
-        waited = () if awaited is None else tuple(_keys(awaited))
+        waited = () if awaited is None else tuple(_told_of(awaited))
         log_prints = parent.log_prints if parent is not None else False
         self.outbox.add(
             REQUEST, "submit", parent_key, code, wanted, waited, current_tags.get(), log_prints
         )
         self.outbox.flush()
         return runs
+
+    def _refuse(self, run: TaskRun, values: tuple[Any, ...], exc: SerializationError) -> None:
+        """End a run that cannot be submitted: the driver hears of it as of one that ended here."""
+        parent = current_run.get()
+        run.preview = preview_parameters(run.definition.parameter_names, values)
+        run.tags = current_tags.get() | run.definition.tags  # type: ignore[attr-defined]
+        run.parent_key = parent.key if isinstance(parent, TaskRun) else None
+        state = raised(exc, TASK_RUN, time_ns(), run.key)
+        settle(run, state, self.recorder)  # type: ignore[arg-type]
+        run.outcome = state
 
     # Waiting for runs that the driver has.
 
@@ -293,7 +289,7 @@ class FlowRunElsewhere:
             with self.lock:
                 run = self._known.get(key)
                 if run is None:
-                    run = WorkerTaskRun(_Definition("task-run"), key, time_ns())  # type: ignore[arg-type]
+                    run = WorkerTaskRun(FlowElsewhere("task-run"), key, time_ns())
                     run.live, run.recorder = self, self.recorder
                     run.is_numbered = False
                     self._known[key] = run
@@ -310,13 +306,10 @@ class FlowRunElsewhere:
 
     def when_over(self, run: TaskRun, function: Callable[[TaskRun], object]) -> None:
         """Call a function once a task run is over; at once if it is."""
-        with self.lock:
-            if run.outcome is None:
-                if run.callbacks is None:
-                    run.callbacks = []
-                run.callbacks.append(function)
-                return
-        contained(function, run)
+        self._awaited[run.key] = run
+        call_when_over(run, function, self.lock)
+        if run.outcome is not None:
+            self._awaited.pop(run.key, None)
 
     def cancel(self, run: TaskRun) -> bool:
         """Have the driver cancel a run."""
@@ -325,22 +318,22 @@ class FlowRunElsewhere:
         answer: bool = self.ask("cancel", run.key)
         return answer
 
-    def ask(self, kind: str, *what: Any) -> Any:
+    def ask(self, kind: str, *what: Any, seconds: float | None = _ANSWER_SECONDS) -> Any:
         """Ask the driver something and wait for its answer.
 
         Raises:
-            CrashedRun: it has not answered for a minute.
+            CrashedRun: it has not answered for so many seconds.
         """
         number = next(self._numbers)
         answers: SimpleQueue[Any] = SimpleQueue()
         self._questions[number] = answers
         self.outbox.add(REQUEST, "ask", number, kind, self.outbox.port.worker, *what)
         self.outbox.flush()
-        answer = take(answers, _ANSWER_SECONDS)
+        answer = take(answers, seconds)
         del self._questions[number]
         if answer is None:
             raise CrashedRun(
-                f"The process that runs the flow has not answered for {_ANSWER_SECONDS:.0f} s."
+                f"The process that runs the flow has not answered for {seconds:.0f} s."
             )
         return answer[0]
 
@@ -364,6 +357,8 @@ class FlowRunElsewhere:
             self.outbox.add(GIVEN_BACK, [key])
             self.outbox.flush()
         elif also_running:
+            # Its arguments may still be being unpacked: then it is found in here.
+            self._called_off.add(key)
             call = self._open.get(key)
             if call is not None:
                 call.stop()
@@ -374,49 +369,81 @@ class FlowRunElsewhere:
             return
         state = self._state_of(key, told)
         run.close(state)
-        with self.lock:
-            run.outcome = state
+        run.outcome = state
         if run.callbacks:
             call_back(run, run.callbacks)
+        self._awaited.pop(key, None)
 
     def _state_of(self, key: bytes, told: tuple[Any, ...]) -> State:
         if told[0] == "state":
             return state_from_record(told[1], key)
         value = Value(*told[1])
-        fetch = _PortFetch(self.outbox.port, value.data) if value.place == KEPT else None
+        fetch = _PortFetch(self, key, value.data) if value.place == KEPT else None
         return ArrivedState(value, fetch, told[2], key, told[3], told[4])
 
 
 class _PortFetch(Fetch):
     """Fetches a value that the engine keeps."""
 
-    def __init__(self, port: Port, name: str) -> None:
-        self._port = port
+    def __init__(self, live: FlowRunElsewhere, key: bytes, name: str) -> None:
+        self._live = live
+        self._key = key
         self._name = name
         self.worker = ""
 
     def fetch(self) -> Any:
-        return self._port.fetch(self._name)
+        port = self._live.outbox.port
+        for _ in range(_MOST_LOSSES):
+            try:
+                return port.fetch(self._name)
+            except port.lost:
+                # Making it again may take a place on this very worker, and any time.
+                with slot_left():
+                    name, problem = self._live.ask("value", self._key, seconds=None)
+                if name is None:
+                    raise CrashedRun(problem) from None
+                self._name = name
+        raise CrashedRun(f"The value {self._name!r} was lost again and again.")
 
 
-def hear(header: bytes, word: tuple[Any, ...]) -> None:
-    """Take a word from the driver of a flow run; one that is not known here is nobody's."""
+def hear(header: bytes, word: tuple[Any, ...], port: Port) -> None:
+    """Take a word from the driver of a flow run.
+
+    What is to be called off may be in the first bundle of its flow run, on its way or waiting
+    here for a free place. Any other word about a flow run that is not known here is nobody's.
+    """
     live = _flow_runs.get(header)
+    if live is None and word[0] in (CANCEL, RECALL):
+        live = FlowRunElsewhere.of(header, port)
     if live is not None:
         live.hear(word)
 
 
-def _keys(awaited: Found) -> Iterable[bytes]:
-    for dependency in awaited.dependencies:
+def _packed_code(task: Any) -> tuple[bytes, SerializationError | None]:
+    try:
+        return pack_code(task), None
+    except SerializationError as exc:
+        return b"", exc
+
+
+def _told_of(awaited: Found) -> Iterable[tuple[bytes | None, Any, bool]]:
+    """Give what a call waits for: the key of a run, or a state without its data; may it fail?"""
+    for dependency, allowed in awaited.dependencies.items():
         run = run_of(dependency)
         if run is not None:
-            yield run.key
+            yield run.key, None, allowed
+        else:
+            state = state_of(dependency)
+            told = state.type.value, state.special_name, state.message, state.at, state.run_key
+            yield None, told, allowed
 
 
 def _forget_oldest() -> None:
-    while len(_flow_runs) > _MOST_FLOW_RUNS:
-        _, oldest = _flow_runs.popitem(last=False)
-        oldest.loop.close()
+    """Forget flow runs that have nothing here any more, the oldest first; none that has."""
+    idle = [header for header, live in _flow_runs.items() if not live.bundles]
+    # The last one is new: its first bundle has not begun.
+    for header in idle[: max(0, min(len(_flow_runs) - _MOST_FLOW_RUNS, len(idle) - 1))]:
+        _flow_runs.pop(header).loop.close()
 
 
 class WorkerRecorder:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Hashable
+from operator import itemgetter
 from typing import Any
 
 from penstock.core.bundling import MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_size
 from penstock.remote.cargo import Cargo
 from penstock.remote.codes import Codes
+from penstock.remote.engine import Options
 from penstock.runs import TaskRun
 from penstock.runtime.upstreams import run_of
 from penstock.states import StateType
@@ -34,11 +36,18 @@ class Lane:
         is_bundled: whether they may travel together at all.
     """
 
-    def __init__(self, options: Hashable, pace: Pace, numbers: Any, is_bundled: bool) -> None:
+    def __init__(
+        self, options: Options | None, pace: Pace, numbers: Any, is_bundled: bool
+    ) -> None:
         self.options = options
         self.pace = pace
         self.queue = CallQueue(numbers)
         self.is_bundled = is_bundled
+
+    @property
+    def places(self) -> Hashable:
+        """Say where its calls may run; None for anywhere."""
+        return None if self.options is None else self.options.places
 
     def size(self, workers: int) -> int:
         """Give how many calls the next bundle is to hold."""
@@ -63,14 +72,14 @@ class Lanes:
 
     def __init__(
         self,
-        options_of: Callable[[Any], Hashable],
+        options_of: Callable[[Any], Options | None],
         refuse: Callable[[Any, Exception], None],
         bundles: bool,
     ) -> None:
         self._options_of = options_of
         self._refuse = refuse
         self._bundles = bundles
-        self._codes = Codes()
+        self.codes = Codes()
         self._lanes: dict[Hashable, Lane] = {}
         self._paces: dict[tuple[str, str], Pace] = {}
         self._numbers = itertools.count(1)
@@ -96,15 +105,25 @@ class Lanes:
         """Forget who waits for a run that is over."""
         self._followers.pop(run, None)
 
-    def next(self) -> Lane | None:
-        """Give the lane whose first call is next: largest priority, then first come."""
-        best, best_head = None, None
+    def next(self, has_room: Callable[[Lane], bool]) -> Lane | None:
+        """Give the lane whose first call is next: largest priority, then first come.
+
+        Calls that may run in the same places are looked at in this order; where there is no room
+        for the first of them, there is none for the others. None: no call has room.
+        """
+        first: dict[Hashable, tuple[tuple[int, int], Lane]] = {}
         for lane in self._lanes.values():
             if lane.queue:
                 head = lane.queue.head()
-                if head is not None and (best_head is None or head < best_head):
-                    best, best_head = lane, head
-        return best
+                best = first.get(lane.places)
+                if head is not None and (best is None or head < best[0]):
+                    first[lane.places] = head, lane
+        found = [(head, lane) for head, lane in first.values() if has_room(lane)]
+        return min(found, key=itemgetter(0))[1] if found else None
+
+    def has_more(self) -> bool:
+        """Tell whether anything waits here."""
+        return any(lane.queue for lane in self._lanes.values())
 
     def compose(self, lane: Lane, workers: int) -> list[Cargo]:
         """Take calls out of a lane, and what can travel along with them."""
@@ -119,14 +138,14 @@ class Lanes:
             if cargo.is_suspect and together:
                 lane.queue.push(call)
                 break
-            if not self._pack(cargo):
+            if not self.pack(cargo):
                 continue
             together[cargo.run.key] = cargo
             room -= cargo.size
             if cargo.is_suspect:
                 break
             if lane.is_bundled and self._followers:
-                self._add_followers(cargo, together)
+                self._add_followers(cargo, together, lane.options)
         return list(together.values())
 
     def drain(self) -> list[Cargo]:
@@ -156,18 +175,21 @@ class Lanes:
             pace = self._paces[task.key, task.name] = Pace()
         return pace
 
-    def _pack(self, cargo: Cargo) -> bool:
+    def pack(self, cargo: Cargo) -> bool:
+        """Pack the arguments of a call; tell whether it can be sent."""
         if cargo.is_over:
             return False
         try:
-            cargo.code = self._codes.of(cargo.call.task)
+            cargo.code = self.codes.of(cargo.call.task)
             cargo.waits_for = cargo.pack()
         except Exception as exc:
             self._refuse(cargo.call, exc)
             return False
         return True
 
-    def _add_followers(self, first: Cargo, together: dict[bytes, Cargo]) -> None:
+    def _add_followers(
+        self, first: Cargo, together: dict[bytes, Cargo], options: Options | None
+    ) -> None:
         """Add calls whose open upstreams are all in the bundle, and what follows on them."""
         pending = deque([first])
         seconds = 0.0
@@ -177,8 +199,9 @@ class Lanes:
                     cargo.is_over
                     or cargo.bundle is not None
                     or not cargo.call.upstreams
+                    or self._options_of(cargo.call) != options
                     or not self._is_covered(cargo, together)
-                    or not self._pack(cargo)
+                    or not self.pack(cargo)
                 ):
                     continue
                 cargo.is_early = True

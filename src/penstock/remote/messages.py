@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 # Entries of a report.
 (
     STARTED, ENDED, GIVEN_BACK, BUNDLE_ENDED, LINE, REQUEST, STUCK, RAW_ENDED, LEFT, CAME_BACK,
-) = range(10)  # fmt: skip
+    CODE_MISSING,
+) = range(11)  # fmt: skip
 # Words to a worker.
 CANCEL, RECALL, ANSWER, END = range(4)
 
@@ -55,7 +56,6 @@ class Item(NamedTuple):
         data: the packed arguments.
         waits_for: keys of task runs of the same bundle that must have completed.
         is_suspect: it may have killed a worker: its start is confirmed before it begins.
-        keep_as: the name under which a value that is not small is kept on the worker.
     """
 
     key: bytes
@@ -71,7 +71,6 @@ class Item(NamedTuple):
     data: bytes
     waits_for: tuple[bytes, ...]
     is_suspect: bool
-    keep_as: str
 
 
 class Sent(NamedTuple):
@@ -84,6 +83,8 @@ class Sent(NamedTuple):
         items: in the order in which they are executed.
         budget: seconds after which the worker gives back what it has not started.
         raw: key and code of a callable that was handed to the runner itself, instead of items.
+        given: values of task runs that travelled in the same bundle when an item was first sent,
+            as tuples of a `Value`, by key.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Sent(NamedTuple):
     items: list[Item]
     budget: float
     raw: tuple[bytes, bytes] | None = None
+    given: dict[bytes, tuple[Any, ...]] | None = None
 
 
 class Value(NamedTuple):

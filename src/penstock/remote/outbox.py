@@ -7,12 +7,14 @@ task code, logs ──add──► entries ──flush──► port.send(report
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 import time
 from collections import deque
 from typing import Any, Protocol
 
+logger = logging.getLogger("penstock.remote")
 TICK_SECONDS = 0.02
 _MOST_ENTRIES = 2000
 
@@ -22,9 +24,11 @@ class Port(Protocol):
 
     Attributes:
         worker: the name of the worker in the history.
+        lost: what `fetch` raises for a value that is lost.
     """
 
     worker: str
+    lost: tuple[type[BaseException], ...]
 
     def send(self, reply_to: Any, data: bytes) -> None:
         """Send a report to a driver; reports arrive in the order in which they were sent."""
@@ -115,7 +119,12 @@ class Ticker:
             self._work.wait()
             time.sleep(TICK_SECONDS)
             for bundle in list(self._active):
-                bundle.tick()
+                try:
+                    bundle.tick()
+                except Exception:
+                    # Its worker is gone, and with it whoever could hear of it.
+                    logger.info("A bundle is not looked after any more.", exc_info=True)
+                    self.remove(bundle)
             if not self._active:
                 self._work.clear()
                 if self._active:

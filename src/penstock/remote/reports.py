@@ -13,6 +13,7 @@ from penstock.remote.failures import state_from_record
 from penstock.remote.messages import (
     BUNDLE_ENDED,
     CAME_BACK,
+    CODE_MISSING,
     ENDED,
     GIVEN_BACK,
     KEPT,
@@ -58,8 +59,12 @@ class Reports:
             RAW_ENDED: self._raw_ended,
             LEFT: self._left,
             CAME_BACK: self._came_back,
+            CODE_MISSING: self._code_missing,
         }
         self._recorder: Any = None
+        self._live: Any = None
+        self._last_code: Any = None
+        self._last_worker = ""
 
     def header(self, live: Any) -> bytes:
         """Give the pickled header of the flow run whose calls this dispatcher sends."""
@@ -80,6 +85,7 @@ class Reports:
             )
             self._header = pickle.dumps(tuple(header), 5)
             self._recorder = live.recorder
+            self._live = live
             self._requests = Requests(self._dispatcher, live, self._header)
         return self._header
 
@@ -87,6 +93,11 @@ class Reports:
         """End the thread that serves requests."""
         if self._requests is not None:
             self._requests.close()
+
+    def fail(self, problem: BaseException) -> None:
+        """Tell the flow run that the engine is gone."""
+        if self._live is not None:
+            self._live.fatal = problem
 
     def raw_header(self) -> bytes:
         """Give the header of callables that belong to no flow run."""
@@ -134,8 +145,15 @@ class Reports:
         if cargo is None or cargo.was_started or attempt != cargo.run.attempt + 1:
             return
         cargo.worker = cargo.run.worker = worker
+        if cargo.run.is_over:
+            # A value that is made again: nothing of it is recorded.
+            cargo.was_started = True
+            return
         self.begin(cargo, at)
         cargo.call.live.recorder.record(CHANGED, cargo.run)
+        if not cargo.is_suspect:
+            # Of short ones nobody tells that they have begun: they end first.
+            cargo.pace.note_long()
 
     def _ended(
         self,
@@ -158,6 +176,10 @@ class Reports:
         if not run.is_over:
             run.worker = worker
             self.begin(cargo, began_at)
+        if cargo.code is not self._last_code or worker != self._last_worker:
+            self._last_code, self._last_worker = cargo.code, worker
+            if cargo.code is not None:
+                self._dispatcher.lanes.codes.note_holder(cargo.code.digest, worker)
         paces.setdefault(cargo.pace, []).append((ended_at - began_at) / 1e9)
         ended_at = max(ended_at, run.started_at or 0)
         if place is None:
@@ -173,6 +195,10 @@ class Reports:
 
     def _given_back(self, worker: str, paces: Any, keys: list[bytes]) -> None:
         self._dispatcher.given_back(keys)
+
+    def _code_missing(self, worker: str, paces: Any, key: bytes, code: str) -> None:
+        self._dispatcher.lanes.codes.note_lack(code, worker)
+        self._dispatcher.given_back([key])
 
     def _bundle_ended(self, worker: str, paces: Any, bundle_id: str) -> None:
         self._dispatcher.bundle_ended(bundle_id)

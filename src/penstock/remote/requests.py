@@ -14,6 +14,7 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
@@ -44,7 +45,7 @@ class Requests:
         self._dispatcher = dispatcher
         self._live = live
         self._header = header
-        self._mirrors = Mirrors(live)
+        self._mirrors = Mirrors(live, self._run_that_is_open)
         self._known: dict[bytes, TaskRun] = live.exported
         self._queue: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]
         self._queue = SimpleQueue()
@@ -58,15 +59,34 @@ class Requests:
         elif kind == "submit":
             self._later(self._submit, worker, *what)
         elif kind == "looked":
-            self._later(self._look_at, *what)
+            # At once: the end of the task run that looked comes next.
+            self._look_at(*what)
         elif kind == "watch":
             self._later(self._watch, worker, *what)
         else:
             number, question, asked_by, *rest = what
             if question == "number":
-                self._answer(asked_by, number, self._number_of(*rest))
+                self._tell_number(asked_by, number, *rest)
+            elif question == "value":
+                self._find_value(asked_by, number, *rest)
+            elif question == "parameters":
+                self._later(self._tell_parameters, asked_by, number)
             else:
                 self._later(self._cancel, asked_by, number, *rest)
+
+    def _find_value(self, worker: str, number: int, key: bytes) -> None:
+        """Tell a worker, which could not find a kept value, where it is once it is there."""
+        run = self._known.get(key)
+        state = None if run is None else run.outcome
+        fetch = state.fetch if isinstance(state, ArrivedState) else None
+        if fetch is None or fetch.engine is not self._dispatcher.engine:
+            self._answer(worker, number, (None, "It is not kept on this engine."))
+            return
+
+        def done(problem: BaseException | None) -> None:
+            self._answer(worker, number, (None, str(problem)) if problem else (fetch.name, None))
+
+        self._dispatcher.recoveries.recover(fetch, done)
 
     def _later(self, function: Callable[..., None], *arguments: Any) -> None:
         self._queue.put((function, arguments))
@@ -95,9 +115,18 @@ class Requests:
     def _tell(self, worker: str, word: tuple[Any, ...]) -> None:
         self._dispatcher.engine.tell(worker, pickle.dumps((self._header, word), 5))
 
-    def _number_of(self, key: bytes) -> int:
+    def _tell_number(self, worker: str, number: int, key: bytes, again: bool = True) -> None:
         run = self._known.get(key)
-        return self._mirrors.number_of(key) if run is None else run.number
+        found = self._mirrors.number_of(key) if run is None else run.number
+        if found is None and again:
+            # Its submission is in the queue.
+            self._later(self._tell_number, worker, number, key, False)
+        else:
+            self._answer(worker, number, found or 0)
+
+    def _run_that_is_open(self, key: bytes) -> TaskRun | None:
+        cargo = self._dispatcher.open.get(key)
+        return None if cargo is None else cargo.run
 
     def _look_at(self, key: bytes) -> None:
         run = self._known.get(key)
@@ -107,6 +136,18 @@ class Requests:
     def _cancel(self, worker: str, number: int, key: bytes) -> None:
         run = self._known.get(key)
         self._answer(worker, number, run is not None and self._live.cancel(run))
+
+    def _tell_parameters(self, worker: str, number: int) -> None:
+        """Answer with the parameters of the flow run, each packed on its own."""
+        given = self._live.flow_run.parameters
+        packed = {name: self._packed(name, value) for name, value in given.items()}
+        self._answer(worker, number, packed)
+
+    def _packed(self, name: str, value: Any) -> tuple[Any, ...]:
+        try:
+            return "value", tuple(whole(value, name))
+        except Exception as exc:
+            return "state", state_to_record(exception_to_crashed_state(exc))
 
     def _watch(self, worker: str, key: bytes) -> None:
         run = self._known.get(key)
@@ -119,11 +160,16 @@ class Requests:
         parent_key: bytes | None,
         code: bytes,
         wanted: list[tuple[bytes, bytes, dict[str, bytes]]],
-        waited: tuple[bytes, ...],
+        waited: tuple[tuple[bytes | None, Any, bool], ...],
         tags: frozenset[str],
         log_prints: bool,
     ) -> None:
-        task = self._task_of(code)
+        try:
+            task = self._task_of(code)
+        except Exception as exc:
+            for key, *_ in wanted:
+                self._tell_problem(worker, key, exc)
+            return
         awaited = self._awaited(waited)
         for key, data, large in wanted:
             context = Context()
@@ -151,7 +197,7 @@ class Requests:
             args, kwargs = task.signature.call_arguments(values)
             run = self._live.submit_after(task, args, kwargs, awaited, key)
         except Exception as exc:
-            self._tell(worker, (END, key, self._outcome(exception_to_crashed_state(exc))))
+            self._tell_problem(worker, key, exc)
             return
         self._known[key] = run
         self._live.when_over(run, lambda run: self._tell_end(worker, run, key))
@@ -160,9 +206,9 @@ class Requests:
         """Give the run in which a request was made."""
         if key is None:
             return self._live.flow_run
-        cargo = self._dispatcher.open.get(key)
-        if cargo is not None:
-            return cargo.run
+        run = self._run_that_is_open(key)
+        if run is not None:
+            return run
         parent = TaskRun(self._live.flow, key, 0)
         parent.live, parent.recorder = self._live, self._live.recorder
         parent.log_prints = log_prints
@@ -174,9 +220,14 @@ class Requests:
             task = self._tasks[code] = unpack_code(code)
         return task
 
-    def _awaited(self, keys: tuple[bytes, ...]) -> Found | None:
-        futures = [TaskFuture(self._known[key]) for key in keys if key in self._known]
-        return find((futures,)) if futures else None
+    def _awaited(self, waited: tuple[tuple[bytes | None, Any, bool], ...]) -> Found | None:
+        listed: list[Any] = []
+        for key, told, allowed in waited:
+            if key is not None and key not in self._known:
+                continue
+            dependency: Any = _state_told(*told) if key is None else TaskFuture(self._known[key])
+            listed.append(allow_failure(dependency) if allowed else dependency)
+        return find((listed,)) if listed else None
 
     def _resolve(self, token: Any) -> Any:
         kind, what = token
@@ -190,8 +241,22 @@ class Requests:
         assert state is not None
         self._tell(worker, (END, key or run.key, self._outcome(state)))
 
+    def _tell_problem(self, worker: str, key: bytes, exc: Exception) -> None:
+        """Tell a worker that what it wanted to be submitted could not be."""
+        self._tell(worker, (END, key, ("state", state_to_record(exception_to_crashed_state(exc)))))
+
     def _outcome(self, state: State) -> tuple[Any, ...]:
         if state.type is not StateType.COMPLETED:
             return ("state", state_to_record(state))
-        value = state.value if isinstance(state, ArrivedState) else whole(state.data)
+        try:
+            value = state.value if isinstance(state, ArrivedState) else whole(state.data)
+        except Exception as exc:
+            # It was made in this process, and cannot leave it.
+            return ("state", state_to_record(exception_to_crashed_state(exc)))
         return ("value", tuple(value), state.at, state.special_name, state.message)
+
+
+def _state_told(
+    type: str, name: str | None, message: str | None, at: int, run_key: bytes | None
+) -> State:
+    return State(StateType(type), name, message, at, run_key=run_key)

@@ -15,6 +15,8 @@ from penstock.remote.parcels import pack_code
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
 
+_PATIENCE_SECONDS = 3.0
+
 
 class RemoteTaskRunner(BaseTaskRunner):
     """A runner whose engine executes task runs in other processes.
@@ -58,7 +60,12 @@ class RemoteTaskRunner(BaseTaskRunner):
             await asyncio.wait(self._raw.values())
         loop, idle = asyncio.get_running_loop(), asyncio.Event()
         dispatcher.when_idle(lambda: loop.call_soon_threadsafe(idle.set))
-        await idle.wait()
+        try:
+            # Every task run has ended by now; only threads that nobody can stop still run.
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await idle.wait()
+        except TimeoutError:
+            self.logger.warning("Something could not be stopped on a worker and may still run.")
         await asyncio.to_thread(dispatcher.close)
 
     def _release(self) -> None:
@@ -102,6 +109,11 @@ class RemoteTaskRunner(BaseTaskRunner):
 
     def take_back(self, call: Call) -> bool:
         return self._dispatcher is not None and self._dispatcher.take_back(call)
+
+    @property
+    def engine(self) -> Any:
+        """The engine that task runs are on; None before the start."""
+        return None if self._dispatcher is None else self._dispatcher.engine
 
     def is_away(self, call: Any) -> bool:
         return call.cargo is not None and call.cargo.bundle is not None

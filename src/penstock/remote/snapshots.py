@@ -7,10 +7,12 @@ they are called. Their changes travel as snapshots, and the driver mirrors them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.core.identity import run_identity
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
+from penstock.remote.failures import state_from_record, state_to_record
 from penstock.runs import FlowRun, Run, TaskRun
 from penstock.states import State, StateType
 
@@ -36,6 +38,9 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     last = subject.last
     if last is not None:
         fields["last"] = (last.type.value, last.special_name, last.message, last.at)
+        if isinstance(last.data, BaseException) and not held.get("looked_at"):
+            # The flow run may have to raise it.
+            fields["problem"] = state_to_record(last)
     fields["definition"] = (subject.definition.key, subject.definition.name)
     if isinstance(subject, FlowRun):
         fields["parent"] = None if subject.parent is None else subject.parent.key
@@ -49,7 +54,7 @@ class _Definition:
 
     is_async = False
     parameter_names: tuple[str, ...] = ()
-    hooks: dict[StateType, Any] = {}
+    hooks: Mapping[StateType, Sequence[Callable[..., Any]]] = {}
 
     def __init__(self, key: str, name: str) -> None:
         self.key = key
@@ -69,10 +74,12 @@ class Mirrors:
 
     Args:
         live: the flow run in whose task runs they were made.
+        open_run: gives a task run that is with a worker, by its key; None where none is.
     """
 
-    def __init__(self, live: Any) -> None:
+    def __init__(self, live: Any, open_run: Callable[[bytes], TaskRun | None]) -> None:
         self._live = live
+        self._open_run = open_run
         self._recorder: Recorder = live.recorder
         self._runs: dict[bytes, Any] = {}
         self._flows: dict[bytes, _MirroredFlowRun] = {}
@@ -89,10 +96,10 @@ class Mirrors:
         else:
             self._take_task_run(kind, fields, flow_key)
 
-    def number_of(self, key: bytes) -> int:
-        """Give the number of a mirrored task run."""
+    def number_of(self, key: bytes) -> int | None:
+        """Give the number of a mirrored task run; None when there is no such run."""
         run = self._runs.get(key)
-        number: int = self._numbers.get(key, 0) if run is None else run.number
+        number: int | None = self._numbers.get(key) if run is None else run.number
         return number
 
     def _take_flow_run(self, kind: int, fields: dict[str, Any]) -> None:
@@ -108,6 +115,10 @@ class Mirrors:
         if parent is not None and run.parent is None:
             # All that is recorded of the parent is its key.
             run.parent = TaskRun(run.definition, parent, run.created_at)
+            stand_in = self._open_run(parent)
+            if stand_in is not None:
+                # The flow itself was submitted: its task run was sent to the worker.
+                stand_in.subflow_key = key
         _apply(run, fields)
         self._recorder.record(kind, run)
         if kind == ENDED:
@@ -138,6 +149,9 @@ class Mirrors:
         if kind == ENDED and run.last is not None:
             if is_ours:
                 self._live.note_end(run, run.last)
+                if run.error is not None and not run.looked_at:
+                    # Somebody who has its future may look at it yet.
+                    self._live.export(run)
             run.outcome = run.last
             del self._runs[key]
             self._numbers[key] = run.number
@@ -146,9 +160,11 @@ class Mirrors:
 
 
 def _apply(run: Run, fields: dict[str, Any]) -> None:
-    last = fields.pop("last", None)
+    last, problem = fields.pop("last", None), fields.pop("problem", None)
     fields.pop("definition")
     run.type = StateType(fields.pop("type"))
     run.__dict__.update(fields)
-    if last is not None:
+    if problem is not None:
+        run.last = state_from_record(problem, run.key)
+    elif last is not None:
         run.last = State(StateType(last[0]), last[1], last[2], last[3], run_key=run.key)

@@ -6,7 +6,6 @@ larger                   stays on the engine; fetched when it is asked for
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from penstock.errors import SerializationError
 from penstock.remote.messages import INLINE, KEPT, Value
 from penstock.remote.parcels import pack, unpack
-from penstock.results.small import encode_small
+from penstock.results.small import decode_small, encode_small
 from penstock.states import State, StateType, describe_exception
 
 INLINE_LIMIT = 64 * 1024
@@ -54,12 +53,8 @@ def _check(data: bytes, codec: str) -> None:
             ) from exc
 
 
-class _TooLarge(Exception):
-    """The value takes more room than may travel with the report."""
-
-
-class _Bounded:
-    """A file in memory that refuses to grow beyond the limit."""
+class _Measure:
+    """A file that keeps nothing and knows how much was written to it."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -67,32 +62,31 @@ class _Bounded:
     def write(self, chunk: Any) -> int:
         size = memoryview(chunk).nbytes
         self.size += size
-        if self.size > INLINE_LIMIT:
-            raise _TooLarge
         return size
 
-
-def _refuse_large(buffer: pickle.PickleBuffer) -> bool:
-    if memoryview(buffer).nbytes > INLINE_LIMIT:
-        raise _TooLarge
-    return True
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        self.size += memoryview(buffer).nbytes
+        return False
 
 
 def _pickled(value: Any) -> bytes | None:
-    """Pickle a value that fits the report; None for a larger one."""
+    """Pickle a value that fits the report; None for a larger one, which can be pickled as well."""
+    measure = _Measure()
     try:
-        pickle.Pickler(_Bounded(), 5, buffer_callback=_refuse_large).dump(value)
-    except _TooLarge:
-        return None
+        # To its end, also when it is too large: what could never leave has to fail here.
+        pickle.Pickler(measure, 5, buffer_callback=measure.take).dump(value)
     except Exception:
         pass  # what plain pickle cannot do, the parcel may
+    else:
+        if measure.size > INLINE_LIMIT:
+            return None
     parcel = pack((value,), ("result",))
     return None if parcel.large or len(parcel.data) > INLINE_LIMIT else parcel.data
 
 
-def whole(value: Any) -> Value:
-    """Encode a value of any size, large buffers included."""
-    parcel = pack((value,), ("result",))
+def whole(value: Any, name: str = "result") -> Value:
+    """Encode a value of any size, large buffers included; errors call it by its name."""
+    parcel = pack((value,), (name,))
     large = {part.digest: bytes(part.buffer) for part in parcel.large}
     return Value(INLINE, (parcel.data, large), "whole", len(parcel.data), False)
 
@@ -104,10 +98,8 @@ def decode(value: Value) -> Any:
         SerializationError: it cannot be rebuilt in this process.
     """
     try:
-        if value.codec == "json":
-            return json.loads(value.data)
-        if value.codec == "pickle":
-            return pickle.loads(value.data)
+        if value.is_small:
+            return decode_small(value.data, value.codec or "")
         data, large = value.data if value.codec == "whole" else (value.data, {})
         return unpack(data, large)[0]
     except Exception as exc:
@@ -122,11 +114,25 @@ class Fetch:
 
     Attributes:
         native: what stands for the value on the engine itself.
+        engine: what keeps it.
         worker: where it is.
+        recipe: what it takes to make the value again; None where that is not known.
     """
 
     native: Any
+    engine: Any = None
     worker: str
+    recipe: Any = None
+
+    @property
+    def name(self) -> str:
+        """The name under which it is kept now; making it again gives it another one."""
+        raise NotImplementedError
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the engine has said that it has the value no more."""
+        return False
 
     def fetch(self) -> Any:
         """Bring the value here; blocks.
@@ -153,12 +159,17 @@ class ArrivedState(State):
     ) -> None:
         self.value = value
         self.fetch = fetch
+        self._data: Any
         super().__init__(StateType.COMPLETED, name, message, at, _NOTHING, key)
 
     @property
     def is_here(self) -> bool:
         """Whether the value has arrived in this process already."""
         return self._data is not _NOTHING
+
+    @property
+    def is_at_hand(self) -> bool:
+        return self.is_here or self.fetch is None
 
     @property
     def data(self) -> Any:

@@ -19,15 +19,18 @@ from typing import Any
 from penstock.core.outcomes import raised
 from penstock.errors import SerializationError
 from penstock.remote.failures import state_to_record
-from penstock.remote.flow_run import FlowRunElsewhere, WorkerTaskRun
+from penstock.remote.flow_run import RECALLED, FlowRunElsewhere
 from penstock.remote.messages import (
     BUNDLE_ENDED,
     CAME_BACK,
+    CODE_MISSING,
     ENDED,
     GIVEN_BACK,
+    KEPT,
     LEFT,
     RAW_ENDED,
     STARTED,
+    STUCK,
     Item,
     Sent,
     Value,
@@ -35,6 +38,7 @@ from penstock.remote.messages import (
 from penstock.remote.outbox import Port, ticker
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.values import decode, encode
+from penstock.remote.worker_runs import WorkerTaskRun
 from penstock.runtime.attempts import TASK_RUN
 from penstock.runtime.calls import TaskCall
 from penstock.runtime.context import current_tags
@@ -42,6 +46,8 @@ from penstock.runtime.prints import record_prints
 from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
 
 _MOST_CODES = 1000
+STUCK_SECONDS = 10.0
+"""How long the code of a task run that has been ended may go on before the driver is told."""
 _codes: OrderedDict[str, Any] = OrderedDict()
 
 
@@ -60,6 +66,7 @@ def run_bundle(data: bytes, parts: Mapping[str, Any], port: Port) -> None:
     sent = Sent(*pickle.loads(data))
     live = FlowRunElsewhere.of(sent.header, port)
     bundle = Bundle(sent, parts, live)
+    live.bundles[sent.id] = bundle
     ticker.add(bundle)
     try:
         if sent.raw is None:
@@ -69,6 +76,7 @@ def run_bundle(data: bytes, parts: Mapping[str, Any], port: Port) -> None:
         live.outbox.add(BUNDLE_ENDED, sent.id)
     finally:
         ticker.remove(bundle)
+        live.bundles.pop(sent.id, None)
         live.outbox.flush()
 
 
@@ -84,6 +92,8 @@ class Bundle:
         self.running: WorkerTaskRun | None = None
         self._told: WorkerTaskRun | None = None
         self._give_back_at = monotonic() + sent.budget
+        # When the item was ended whose code runs.
+        self._ended_at: float | None = None
 
     def run(self) -> None:
         """Execute the items that nobody takes away."""
@@ -94,7 +104,7 @@ class Bundle:
             except IndexError:
                 return
             claims = self.live.claims
-            if claims.setdefault(item.key, self) is not self:
+            if claims.setdefault(item.key, self) is RECALLED:
                 pass  # it was called off, and its driver knows
             elif any(key not in self.values for key in item.waits_for):
                 self.live.outbox.add(GIVEN_BACK, [item.key])
@@ -110,6 +120,10 @@ class Bundle:
         if run is not None and run is not self._told:
             self._told = run
             self.live.tell_start(run, run.attempt, run.attempt_started_at)
+        ended_at = self._ended_at
+        if ended_at is not None and monotonic() > ended_at + STUCK_SECONDS:
+            self._ended_at = None
+            self.live.outbox.add(STUCK)
         self.live.outbox.flush()
 
     def give_back(self) -> None:
@@ -124,15 +138,17 @@ class Bundle:
             self.live.outbox.add(GIVEN_BACK, keys)
 
     def _execute(self, item: Item) -> None:
-        run = None
+        if item.is_suspect:
+            # Before its arguments are unpacked, which may be what kills.
+            self.live.outbox.confirm(STARTED, item.key, item.attempt + 1, time_ns())
         try:
             call = self._call_of(item)
-            run = call.task_run
+        except CodeMissing:
+            self.live.outbox.add(CODE_MISSING, item.key, item.code)
+            return
         except BaseException as exc:
             self._refuse(item, exc)
             return
-        if item.is_suspect:
-            self.live.outbox.confirm(STARTED, run.key, run.attempt + 1, time_ns())
         try:
             if call.is_async:
                 self.live.run_async(call)
@@ -142,6 +158,7 @@ class Bundle:
             # A call contains what the user's code raises: this is an error of our own, or an
             # interrupt that was meant for the worker.
             call.finished(exception_to_crashed_state(exc))
+        self._ended_at = None
 
     def _refuse(self, item: Item, exc: BaseException) -> None:
         """End an item that could not even be unpacked here."""
@@ -203,22 +220,28 @@ class Bundle:
         """Give what a placeholder in the arguments stands for."""
         kind, what = token
         if kind == "run":
-            return self.values[what]
+            return self.values[what] if what in self.values else self._given(what)
         if kind == "kept":
             return self.parts[what]
         if kind == "value":
             return decode(Value(*what))
         return self.live.future_of(what)
 
+    def _given(self, key: bytes) -> Any:
+        """Give the value of an upstream that travelled along when an item was first sent."""
+        value = Value(*(self.sent.given or {})[key])
+        return self.parts[value.data] if value.place == KEPT else decode(value)
+
     def note_end(self, item: Item, run: WorkerTaskRun, state: State) -> None:
         """Report how an item ended; keep its value for those that wait for it here."""
         self.running = None
+        self._ended_at = monotonic()
         started_at, ended_at = run.attempt_started_at, time_ns()
         outbox, place = self.live.outbox, None
         if state.type is StateType.COMPLETED:
             value = state.data
             try:
-                place = encode(value, lambda value: self._keep(item, value))
+                place = encode(value, lambda value: self._keep(run, value))
             except BaseException as exc:
                 state = raised(_unsendable(exc), TASK_RUN, ended_at, item.key)
             else:
@@ -238,14 +261,18 @@ class Bundle:
         except Exception as exc:
             return state_to_record(raised(_unsendable(exc), TASK_RUN, state.at, item.key))
 
-    def _keep(self, item: Item, value: Any) -> tuple[str, int]:
-        port = self.live.outbox.port
-        return item.keep_as, port.keep(self.live.outbox.reply_to, item.keep_as, value)
+    def _keep(self, run: WorkerTaskRun, value: Any) -> tuple[str, int]:
+        # The engine shows the name to people.
+        name = f"{run.name}-{run.key.hex()}-{run.attempt}-value"
+        outbox = self.live.outbox
+        return name, outbox.port.keep(outbox.reply_to, name, value)
 
 
 def _unsendable(exc: BaseException) -> BaseException:
     if isinstance(exc, SerializationError):
-        return exc
+        told = SerializationError(str(exc).replace("argument 'result'", "the result", 1))
+        told.__cause__ = exc.__cause__
+        return told
     problem = SerializationError(f"The result cannot leave its worker: {describe_exception(exc)}")
     problem.__cause__ = exc
     return problem

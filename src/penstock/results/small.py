@@ -10,6 +10,8 @@ SMALL_RESULT_LIMIT = 16 * 1024
 """The largest result, in bytes once encoded, that the history itself keeps."""
 
 _CONSTANTS = {None: b"null", True: b"true", False: b"false"}
+_NAMES = {name: value for value, name in _CONSTANTS.items()}
+_QUOTE = ord('"')
 _NOTHING = (None, None)
 
 
@@ -36,6 +38,20 @@ def encode_small(value: Any) -> tuple[bytes | None, str | None]:
     if kind in (bytes, bytearray) and len(value) > SMALL_RESULT_LIMIT:
         return _NOTHING
     return _pickled(value)
+
+
+def decode_small(data: bytes, codec: str) -> Any:
+    """Turn back what `encode_small` gave. Runs code of the value's classes.
+
+    Example:
+        >>> decode_small(*encode_small((1, "a")))
+        (1, 'a')
+    """
+    if codec != "json":
+        return pickle.loads(data)
+    if data in _NAMES:
+        return _NAMES[data]
+    return json.loads(data.decode()) if data[0] == _QUOTE else int(data)
 
 
 class _Full(Exception):

@@ -26,7 +26,7 @@ from penstock.runtime.attempts import (
 from penstock.runtime.interrupts import Interruption, was_sent
 from penstock.runtime.settling import out_of_turn
 from penstock.runtime.task_runs import begin_attempt, new_life
-from penstock.runtime.upstreams import Upstreams, value_of
+from penstock.runtime.upstreams import Upstreams, bring, value_of
 from penstock.states import State
 from penstock.task_runners.base import NO_TICKET, BaseTaskRunner, Loop
 from penstock.task_runners.slots import Slot, current_slot
@@ -242,6 +242,8 @@ class TaskCall:
         current_slot.set(self.slot)
         self._asyncio_task = self.loop.current_task()
         try:
+            if self.found is not None:
+                await bring(self.found.dependencies)
             ended = self._start(self._token)
             if ended is not None:
                 return ended

@@ -37,7 +37,7 @@ from penstock.runtime.task_runs import (
     new_life,
     settle,
 )
-from penstock.runtime.upstreams import awaited_in, keys_of, merged, refusal, run_of, value_of
+from penstock.runtime.upstreams import awaited_in, bring, keys_of, merged, refusal, run_of, value_of
 from penstock.runtime.waiting import await_run, wait_for_run
 from penstock.settings import load_settings
 from penstock.states import State, StateType, is_interrupt
@@ -103,6 +103,8 @@ class DirectCall:
         if self.found is not None or self.awaited is not None:
             for run in self._unsettled():
                 await await_run(run)
+            if self.found is not None:
+                await bring(self.found.dependencies)
             state = self._prepare()
         return self._end(state or await adrive(new_life(self.task), self._aperform))
 

@@ -19,6 +19,7 @@ from penstock.core.inputs import find
 from penstock.core.lifecycle import ATTEMPT, Command, Retry
 from penstock.core.outcomes import (
     FlowFacts,
+    crashed_by,
     flow_state,
     raised,
     settled_value,
@@ -384,7 +385,7 @@ class FlowExecution:
 
     def _conclude(self, value: Any) -> State:
         facts = FlowFacts(self._settled_state, self.live.unseen(), self.live.total)
-        state = flow_state(value, facts, time_ns(), self.flow_run.key)
+        state = crashed_by(self.live.fatal, flow_state(value, facts, time_ns(), self.flow_run.key))
         # Asked for afterwards: deciding on the state looks at what the value holds.
         names = self.live.unseen_names() if value is not None else []
         if names and state.type is StateType.COMPLETED:
@@ -453,7 +454,7 @@ class FlowExecution:
             seconds = self.flow.timeout_seconds
             problem = RunTimedOut(timeout_message(FLOW_RUN, seconds))
             return timed_out(problem, FLOW_RUN, seconds, now, key)
-        return raised(exc, FLOW_RUN, now, key)
+        return crashed_by(self.live.fatal, raised(exc, FLOW_RUN, now, key))
 
     def _stop_tasks(self, state: State, exc: BaseException) -> float:
         """Cancel what must not go on, and give how long to wait for the rest, in seconds."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from penstock.annotations import Dependency
 from penstock.errors import InvalidOptionError, ParameterTypeError
 from penstock.runs import TaskRun
+from penstock.runtime.upstreams import bring
 from penstock.runtime.waiting import await_signal, block_until, steps_until, wait_for_run
 from penstock.states import State, StateType, failure_of
 
@@ -131,6 +132,8 @@ class TaskFuture(Dependency, Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if self._run.outcome is None:
             yield from steps_until(self._run)
+        if not self._run.outcome.is_at_hand:  # type: ignore[union-attr]
+            yield from bring([self]).__await__()
         return self._told(True)
 
     def __bool__(self) -> bool:

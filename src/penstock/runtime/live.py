@@ -25,7 +25,6 @@ from penstock.core.dependencies import Readiness
 from penstock.core.identity import Ordinals
 from penstock.core.inputs import Found, find
 from penstock.core.lifecycle import ATTEMPT, Retry, is_loss
-from penstock.core.outcomes import FAILURES
 from penstock.history.recorder import CHANGED, TASK, Ledger, Recorder
 from penstock.history.text import LONGEST_NAME, clean_text
 from penstock.runs import FlowRun, TaskRun
@@ -38,10 +37,10 @@ from penstock.runtime.cancellation import (
     is_stopped,
     stop_all,
 )
-from penstock.runtime.context import current_run
-from penstock.runtime.loops import FlowLoop, PassingLoop, is_loop_thread
+from penstock.runtime.in_caller import end_in_caller, loop_in_caller
+from penstock.runtime.loops import FlowLoop
 from penstock.runtime.runners import Runners
-from penstock.runtime.settling import call_back, contained, take_turn
+from penstock.runtime.settling import call_back, call_when_over, take_turn
 from penstock.runtime.task_runs import (
     ask_retry,
     await_retry,
@@ -49,9 +48,9 @@ from penstock.runtime.task_runs import (
     new_life,
     settle,
 )
+from penstock.runtime.unseen import Failures
 from penstock.runtime.upstreams import Upstreams, awaited_in, keys_of, merged, refusal, run_of
-from penstock.runtime.waiting import wait_for_run
-from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
+from penstock.states import State, StateType, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner
 
 COMPLETED, CANCELLED = StateType.COMPLETED, StateType.CANCELLED
@@ -99,10 +98,9 @@ class LiveFlowRun:
         self.fatal: BaseException | None = None
         self._open: dict[TaskRun, TaskCall] = {}
         self._ending: dict[object, None] = {}
-        self._unseen: dict[TaskRun, None] = {}
         self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
         self._task_names: dict[int, str] = {}
-        self._failures: list[tuple[str, str, str]] = []
+        self._failures = Failures()
         self.runners = Runners(runner, self.loop, self.side_loop)
         self._idle_rings: list[Callable[[], object]] = []
         self.is_ending = False
@@ -146,7 +144,7 @@ class LiveFlowRun:
 
     def failures(self) -> list[tuple[str, str, str]]:
         """Give (task run name, error, task run id) of what failed, in order."""
-        return list(self._failures)
+        return self._failures.listed()
 
     # Task runs come in.
 
@@ -195,26 +193,30 @@ class LiveFlowRun:
         run, call = self._take_in(task, args, kwargs, awaited, key)
         if call is not None:
             self.advance(call, None)
-            _end_in_caller(call)
+            end_in_caller(call)
         return run
 
     def submit_all(
         self, task: Any, calls: Iterable[tuple[Any, Any]], wait_for: Any = None
     ) -> list[TaskRun]:
         """Submit many task runs of one task, placing those that are ready in groups."""
-        runs, ready = [], []
+        runs: list[TaskRun] = []
+        ready: list[TaskCall] = []
         memo: dict[int, Any] = {}
         awaited = awaited_in(wait_for)
-        for args, kwargs in calls:
-            run, call = self._take_in(task, args, kwargs, awaited)
-            runs.append(run)
-            if call is not None:
-                call.memo = memo
-                ready.append(call)
-                if len(ready) == _PLACED_TOGETHER:
-                    self._begin(ready)
-                    ready = []
-        self._begin(ready)
+        try:
+            for args, kwargs in calls:
+                run, call = self._take_in(task, args, kwargs, awaited)
+                runs.append(run)
+                if call is not None:
+                    call.memo = memo
+                    ready.append(call)
+                    if len(ready) == _PLACED_TOGETHER:
+                        self._begin(ready)
+                        ready = []
+        finally:
+            # Also when the arguments of a later call are refused: these have been taken in.
+            self._begin(ready)
         return runs
 
     def _take_in(
@@ -229,13 +231,15 @@ class LiveFlowRun:
         values = task.signature.values(args, kwargs)
         found = find(values)
         running = self.runners.running(task.task_runner)
+        if task.resources:
+            running.runner.check_resources(task.name, task.resources)
         self.recorder.make_room()
         run = make_task_run(task, values, found, self, key)
         if run.outcome is not None:
             return run, None
         loop = running.loop
         if running.runner.runs_in_caller and task.is_async:
-            loop = self._loop_in_caller(loop)
+            loop = loop_in_caller(loop, self.side_loop)
         call = TaskCall(self, task, run, args, kwargs, found, running.runner, loop)
         self._open[run] = call
         self.recorder.record(CHANGED, run)
@@ -244,17 +248,6 @@ class LiveFlowRun:
         if awaited is not None:
             run.upstream += keys_of(awaited)
         return run, call if self._await_upstreams(call, merged(found, awaited)) else None
-
-    def _loop_in_caller(self, loop: FlowLoop) -> FlowLoop:
-        """Give the loop for an async task that is to be run in the caller.
-
-        Synchronous code that runs on the flow's loop holds it up: what it submits cannot wait
-        for that loop.
-        """
-        submitter = current_run.get()
-        if loop.runs_here() and (submitter is None or submitter.is_async):
-            return loop
-        return PassingLoop() if is_loop_thread() else self.side_loop
 
     def _await_upstreams(self, call: TaskCall, upstreams: Upstreams) -> bool:
         """Have the call go on once its upstreams have settled; tell whether that is now."""
@@ -270,7 +263,7 @@ class LiveFlowRun:
         if not call.readiness.arrive():
             if call.runner.foresees:
                 call.runner.foresee(call)
-            _end_in_caller(call)
+            end_in_caller(call)
             return False
         return self._is_let_through(call)
 
@@ -409,40 +402,16 @@ class LiveFlowRun:
         if state.type is COMPLETED:
             if self.flow.retry_policy.retries and run.identity is not None:
                 self.kept[run.identity] = run
-        elif state.type in FAILURES:
-            with self.lock:
-                if not run.looked_at:
-                    self._unseen[run] = None
-            problem = state.result(raise_on_failure=False)
-            error = describe_exception(problem) if isinstance(problem, BaseException) else ""
-            self._failures.append((run.name, error or state.message or "", str(run.id)))
+        else:
+            self._failures.note(run, state)
 
     def looked_at(self, run: TaskRun) -> None:
         """Note that user code has received how a task run ended."""
-        with self.lock:
-            self._unseen.pop(run, None)
+        self._failures.look_at(run)
 
     def when_over(self, run: TaskRun, function: Callable[[TaskRun], object]) -> None:
-        """Call a function once a task run is over; at once if it is.
-
-        No lock is needed: the end sets the outcome before it takes the functions out, and here
-        the outcome is looked at after the function was put in.
-        """
-        callbacks = run.callbacks
-        if callbacks is None:
-            with self.lock:
-                callbacks = run.callbacks
-                if callbacks is None:
-                    callbacks = run.callbacks = []
-        callbacks.append(function)
-        if run.outcome is None:
-            return
-        # It ended meanwhile. Whoever gets the function out of the list calls it.
-        try:
-            callbacks.remove(function)
-        except ValueError:
-            return
-        contained(function, run)
+        """Call a function once a task run is over; at once if it is."""
+        call_when_over(run, function, self.lock)
 
     def export(self, run: TaskRun) -> None:
         """Keep a task run that other processes may ask for, as long as the flow run lasts."""
@@ -502,16 +471,17 @@ class LiveFlowRun:
 
     def unseen(self) -> list[State]:
         """Give the failures nobody looked at, in the order in which they happened."""
-        return [run.outcome for run in list(self._unseen) if run.outcome is not None]
+        outcomes = [run.outcome for run in self._failures.unseen()]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def unseen_names(self) -> list[str]:
         """Give the names of the task runs whose failures nobody looked at."""
-        return [run.name for run in list(self._unseen)]
+        return [run.name for run in self._failures.unseen()]
 
     def begin_again(self) -> None:
         """Get ready for another attempt of the flow: failures of the last one are history."""
         self.ordinals = Ordinals()
-        self._unseen.clear()
+        self._failures.forget_unseen()
         self.total = 0
         self.is_ending = False
 
@@ -522,9 +492,3 @@ class LiveFlowRun:
         finally:
             self.side_loop.close()
             _registry.pop(self.flow_run.key, None)
-
-
-def _end_in_caller(call: TaskCall) -> None:
-    """On a runner that runs calls in the caller, wait right here until the run is over."""
-    if call.runner.runs_in_caller and not call.loop.runs_here():
-        wait_for_run(call.task_run, None)

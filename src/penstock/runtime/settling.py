@@ -55,6 +55,31 @@ def out_of_turn() -> Iterator[None]:
         _thread.queue = queue
 
 
+def call_when_over(
+    run: TaskRun, function: Callable[[TaskRun], object], lock: threading.Lock
+) -> None:
+    """Call a function once a task run is over; at once if it is.
+
+    No lock is needed but for the first function: the end sets the outcome before it takes the
+    functions out, and here the outcome is looked at after the function was put in.
+    """
+    callbacks = run.callbacks
+    if callbacks is None:
+        with lock:
+            callbacks = run.callbacks
+            if callbacks is None:
+                callbacks = run.callbacks = []
+    callbacks.append(function)
+    if run.outcome is None:
+        return
+    # It ended meanwhile. Whoever gets the function out of the list calls it.
+    try:
+        callbacks.remove(function)
+    except ValueError:
+        return
+    contained(function, run)
+
+
 def call_back(run: TaskRun, callbacks: list[Callable[[TaskRun], object]]) -> None:
     """Call the functions that wait for the end of a run, first come first served."""
     # Taken from the end, which costs the same however many there are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import time_ns
 from typing import Any
 
@@ -67,6 +68,17 @@ def refusal(upstreams: Upstreams, key: bytes) -> State | None:
 def value_of(dependency: Dependency, allowed: bool) -> Any:
     """Give the value that stands for a dependency in the arguments, once it has settled."""
     return state_of(dependency).result(raise_on_failure=not allowed)
+
+
+async def bring(dependencies: Iterable[Dependency]) -> None:
+    """Bring values of settled runs that are on another machine, without blocking the loop."""
+    far = [state for state in map(state_of, dependencies) if not state.is_at_hand]
+    if far:
+        import asyncio
+
+        # What goes wrong is raised by whoever asks for the value.
+        arrivals = [asyncio.to_thread(getattr, state, "data") for state in far]
+        await asyncio.gather(*arrivals, return_exceptions=True)
 
 
 def _look_at(dependency: Dependency) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import abc
 import enum
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from typing import Any, Protocol, Self
 from uuid import UUID
 
-from penstock.errors import TaskRunnerError
+from penstock.errors import ResourceError, TaskRunnerError
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.slots import Slot
 
@@ -217,6 +217,22 @@ class BaseTaskRunner(abc.ABC):
         """
         for call in calls:
             call.loop.spawn(self._follow, call)
+
+    def check_resources(self, task_name: str, resources: Mapping[str, float]) -> None:
+        """Refuse a task that asks for more than this runner can ever give; called on submission.
+
+        The default gives no resources.
+
+        Args:
+            resources: what a run of the task takes, by name; memory in bytes.
+
+        Raises:
+            ResourceError: the text says what the task asks for, and what there is.
+        """
+        raise ResourceError(
+            f"Task {task_name!r} asks for {dict(resources)}, but {self} does not support "
+            "`resources` yet. Leave the option out, or run the task on the DaskTaskRunner."
+        )
 
     def take_back(self, call: Call) -> bool:
         """Take back a placed call that has not started; tell whether that succeeded."""

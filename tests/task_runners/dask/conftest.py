@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 
 import pytest
-from distributed.utils import offload
 
+from tests.task_runners.dask.driving import start_what_lasts
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
 def lasting() -> None:
     """Start what is kept for the life of the process: Dask's thread, Python's tracker."""
-
-    async def start() -> None:
-        await offload(int)
-
-    asyncio.run(start())
-    resource_tracker.ensure_running()
+    start_what_lasts()
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from multiprocessing import resource_tracker
 from typing import Any
+
+from distributed.utils import offload
 
 from penstock.task_runners import DaskTaskRunner
 
 THREADS = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+
+
+def start_what_lasts() -> None:
+    """Start what is kept for the life of the process: Dask's thread, Python's tracker."""
+
+    async def start() -> None:
+        await offload(int)
+
+    asyncio.run(start())
+    resource_tracker.ensure_running()
 
 
 def in_thread(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

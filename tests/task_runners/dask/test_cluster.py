@@ -301,7 +301,7 @@ def test_cluster_object(lines: Callable[[], list[str]]) -> None:
         wait_until(lambda: len(cluster.scheduler_info["workers"]) == 2)
         assert cluster.status.name == "running"
         copy = pickle.loads(pickle.dumps(runner))
-        assert copy.address == cluster.scheduler_address
+        assert copy == runner == copy.duplicate()
         assert started(copy, add) == 3
     with pytest.raises(EngineError, match="is closed. Pass a cluster that runs."):
         started(runner, add)

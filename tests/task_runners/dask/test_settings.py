@@ -15,6 +15,7 @@ import pytest
 
 from penstock.errors import InvalidOptionError
 from penstock.task_runners import DaskTaskRunner, TaskConcurrencyType
+from penstock.task_runners.dask.runner import ClusterElsewhere
 
 ADDRESS = "tcp://127.0.0.1:8786"
 
@@ -179,19 +180,20 @@ def test_settings_travel(settings: dict[str, Any]) -> None:
     assert pickle.loads(pickle.dumps(runner)) == runner
 
 
-def test_cluster_object_travels_as_its_address() -> None:
-    runner = DaskTaskRunner(cluster=Cluster(), adapt_kwargs={"maximum": 2})
-    copy = pickle.loads(pickle.dumps(runner))
-    assert copy == DaskTaskRunner(address=ADDRESS)
-    assert copy.scheduler_address == ADDRESS
-    assert pickle.loads(pickle.dumps(copy)) == copy
-    assert runner.cluster is not None
-
-
-def test_security_of_a_cluster_object_travels() -> None:
+def test_copy_of_a_runner_on_a_cluster_object_equals_it() -> None:
+    """The object stays where it is; what stands for it has the address of its scheduler."""
     security = SimpleNamespace(require_encryption=True)
-    copy = pickle.loads(pickle.dumps(DaskTaskRunner(cluster=Cluster(security=security))))
-    assert copy.client_kwargs == {"security": security}
+    cluster = Cluster(security=security, processes=False)
+    runner = DaskTaskRunner(cluster=cluster, adapt_kwargs={"maximum": 2})
+    copy = pickle.loads(pickle.dumps(runner))
+    assert copy == runner == copy.duplicate() == pickle.loads(pickle.dumps(copy))
+    assert isinstance(copy.cluster, ClusterElsewhere)
+    assert repr(copy.cluster) == f"ClusterElsewhere({ADDRESS!r})"
+    assert (copy.scheduler_address, copy.cluster.security) == (ADDRESS, security)
+    assert copy.concurrency_type is runner.concurrency_type is CONCURRENT
+    assert runner.cluster is cluster
+    assert copy != DaskTaskRunner(cluster=Cluster(scheduler_address="tcp://127.0.0.1:9"))
+    assert copy != DaskTaskRunner(address=ADDRESS)
 
 
 WITHOUT_DISTRIBUTED = """

@@ -26,10 +26,12 @@ async def main():
     print("starting", flush=True)
     runner = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 1})
     async with runner.start():
-        pids = list((await runner._client.run(os.getpid)).values())
-        print("ready", *pids, flush=True)
+        # Outside its own loop the client blocks.
+        client = runner._client
+        pids = await asyncio.to_thread(client.run, os.getpid)
+        print("ready", *pids.values(), flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        print(await runner._client.submit(sum, [1, 2]), flush=True)
+        print(await asyncio.to_thread(client.submit(sum, [1, 2]).result), flush=True)
 
 if __name__ == "__main__":
     heard = []

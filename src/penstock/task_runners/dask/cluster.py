@@ -33,6 +33,8 @@ from penstock.errors import (
 )
 from penstock.task_runners.dask import terminal
 from penstock.task_runners.dask.default_client import as_default
+from penstock.task_runners.dask.resources import declare
+from penstock.task_runners.dask.script import check_guard
 from penstock.task_runners.dask.workers import check_workers
 
 if TYPE_CHECKING:
@@ -126,6 +128,8 @@ async def _temporary(
     )
     kwargs = _local_kwargs(settings.cluster_kwargs) if is_local else settings.cluster_kwargs
     if is_local:
+        if _has_processes(kwargs):
+            check_guard()
         terminal.block_in_this_thread()
     try:
         cluster: Any = cluster_class(asynchronous=True, **kwargs)
@@ -133,6 +137,8 @@ async def _temporary(
             cluster = await cluster
         if is_local:
             _keep_workers_on_loopback(cluster, kwargs)
+            if "resources" not in kwargs:
+                declare(cluster)
         await exit_stack.enter_async_context(cluster)
         if settings.adapt_kwargs:
             await _adapt(cluster, settings.adapt_kwargs)

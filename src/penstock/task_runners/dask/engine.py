@@ -19,22 +19,35 @@ from typing import TYPE_CHECKING, Any
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from penstock.errors import CrashedRun, EngineLost, WorkerLost
+from penstock.errors import WorkerLost
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle
-from penstock.remote.values import Fetch
+from penstock.remote.engine import Bundle, Options
+from penstock.remote.recovery import Unrun
 from penstock.runtime.loops import FlowLoop
 from penstock.states import describe_exception
-from penstock.task_runners.dask.relay import HELLO, REPORT, SIZE, UNREPEATED, UNSENT, WORD, Relay
-from penstock.task_runners.dask.worker import run
+from penstock.task_runners.dask.kept import DaskFetch, Shared
+from penstock.task_runners.dask.relay import (
+    HELLO,
+    REPORT,
+    SIZE,
+    TOO_LARGE,
+    UNREPEATED,
+    UNSENT,
+    WORD,
+    Relay,
+)
+from penstock.task_runners.dask.resources import merged, spelled
+from penstock.task_runners.dask.watch import Watch
+from penstock.task_runners.dask.worker import Whole, run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 logger = logging.getLogger("penstock.task_runner.dask")
-_PASSED_ON = frozenset({"priority", "resources", "workers", "allow_other_workers", "retries"})
-_LOST_SECONDS = 15.0
-_CHECK_SECONDS = 1.0
+_PLACES = frozenset({"resources", "workers", "allow_other_workers"})
+_OTHERS = frozenset({"priority", "retries"})
+_SIZE_SECONDS = 15.0
+_STOP_SECONDS = 2.0
 
 
 async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> DaskEngine:
@@ -72,10 +85,14 @@ class DaskEngine:
         self.owns_cluster = owns_cluster
         self._loop = asyncio.get_running_loop()
         self._dispatcher: Dispatcher | None = None
-        self._threads = 1
+        self._names: frozenset[str] = frozenset()
+        self.declared: list[dict[str, float]] = []
+        self._waiting_for: set[Hashable] = set()
+        self._is_sized = asyncio.Event()
         self._shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
         self._sent: dict[str, Bundle] = {}
         self._watches: set[asyncio.Task[None]] = set()
+        self._watch_over = Watch(client)
 
     async def open(self, exit_stack: AsyncExitStack) -> None:
         """Install the relay and start to listen."""
@@ -83,41 +100,70 @@ class DaskEngine:
         self.client._stream_handlers[REPORT] = self._hear
         self.client._stream_handlers[SIZE] = self._resize
         self.client._stream_handlers[UNSENT] = self._unsent
-        self._say({"op": HELLO})
-        watch = asyncio.create_task(self._watch_scheduler())
-        exit_stack.push_async_callback(_cancel, watch)
+        self.client._stream_handlers[TOO_LARGE] = self._watch_over.note_too_large
+        self._greet()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_sized.wait(), _SIZE_SECONDS)
+        exit_stack.push_async_callback(self._stop_watching)
 
     def listen(self, dispatcher: Dispatcher) -> None:
         """Report to a dispatcher from now on."""
         self._dispatcher = dispatcher
+        self._loop.call_soon_threadsafe(self._keep, self._watch_over.run(dispatcher, self._greet))
 
     def workers(self) -> int:
-        return max(1, self._threads)
+        return max(1, self._watch_over.threads)
 
-    def options_of(self, call: Any) -> Hashable:
+    def names(self) -> frozenset[str]:
+        return self._names
+
+    def options_of(self, call: Any) -> Options | None:
         given = call.context.run(dask.get_annotations)
-        resources = getattr(call.task, "resources", None)
+        resources = call.task.resources
         if not given and not resources and not call.priority:
             return None
-        options = {name: value for name, value in given.items() if name in _PASSED_ON}
-        if resources:
-            options["resources"] = {**resources, **options.get("resources", {})}
-        if call.priority:
-            options.setdefault("priority", call.priority)
-        return _frozen(options)
+        places = {name: value for name, value in given.items() if name in _PLACES}
+        others = {name: value for name, value in given.items() if name in _OTHERS}
+        if resources and not callable(annotated := places.get("resources", {})):
+            places["resources"] = merged(resources, annotated)
+        if not callable(others.setdefault("priority", call.priority)):
+            call.priority = others["priority"]
+        return Options(_frozen(places) if places else None, _frozen(others))
 
     def send(self, bundle: Bundle, data: bytes) -> None:
         names = list(bundle.parts)
         natives = [part.native for part in bundle.parts.values()]
-        options = _thawed(bundle.options)
-        # Annotations of the dispatcher's own thread must not get in.
-        with dask.annotate(**{UNREPEATED: True}):
+        if bundle.name in self.client.futures:
+            # Sent a second time; the client would take it for what it has sent already.
+            bundle.name = f"{bundle.name}-{bundle.id}"
+        with dask.annotate(**{UNREPEATED: True}, **self._annotations_of(bundle)):
             future = self.client.submit(
-                run, self.reply_to, data, names, *natives, key=bundle.name, pure=False, **options
+                run, self.reply_to, data, names, *natives, key=bundle.name, pure=False
             )
         bundle.native = future
         self._sent[bundle.name] = bundle
         self._loop.call_soon_threadsafe(self._watch, bundle, future)
+
+    def _annotations_of(self, bundle: Bundle) -> dict[str, Any]:
+        """Give what Dask is to be told with a bundle, resources as its workers spell them."""
+        if bundle.options is None:
+            return {}
+        options = {**_thawed(bundle.options.places), **_thawed(bundle.options.others)}
+        if isinstance(wanted := options.get("resources"), dict):
+            options["resources"] = spelled(wanted, self.declared) or wanted
+        return options
+
+    def look_up_declared(self) -> list[dict[str, float]]:
+        """Ask the scheduler what its workers declare; blocks."""
+        scheduler: Any = self.client.scheduler
+        found = self._wait(lambda: scheduler.identity(n_workers=-1))
+        return [worker["resources"] for worker in found["workers"].values()]
+
+    def is_first_to_wait(self, what: Hashable) -> bool:
+        """Tell whether nothing has been said yet of waiting for this."""
+        is_first = what not in self._waiting_for
+        self._waiting_for.add(what)
+        return is_first
 
     def tell(self, worker: str, data: bytes) -> None:
         self._say({"op": WORD, "to": worker, "data": data})
@@ -125,19 +171,33 @@ class DaskEngine:
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
         self._say({"op": WORD, "key": bundle.name, "data": data})
 
+    def _greet(self) -> None:
+        self._say({"op": HELLO})
+
     def _say(self, message: dict[str, Any]) -> None:
         with suppress(Exception):
             self.client._send_to_scheduler({**message, "client": self.client.id})
 
     def share(self, digest: str, buffer: Any) -> Shared:
         shared = self._shared.get(digest)
-        if shared is None:
-            future = self._wait(lambda: self.client.scatter(bytes(buffer), hash=False))
+        if shared is None or shared.is_lost:
+            future = self._wait(
+                lambda: self.client.scatter(
+                    bytes(buffer), hash=False, direct=self.owns_cluster or None
+                )
+            )
             shared = self._shared[digest] = Shared(future)
         return shared
 
-    def fetcher(self, name: str, worker: str) -> DaskFetch:
-        return DaskFetch(self, Future(name, self.client, state="memory"), worker)
+    def put(self, value: Any) -> Future[Any]:
+        native: Future[Any] = self._wait(lambda: self.client.scatter(Whole(value), hash=False))
+        return native
+
+    def fetcher(self, name: str | None, worker: str) -> DaskFetch:
+        native: Any = None
+        if name is not None:
+            native = Future(name, self.client, state="memory")  # type: ignore[arg-type]
+        return DaskFetch(self, native, worker)
 
     def is_stuck(self, worker: str) -> None:
         if self.owns_cluster:
@@ -146,9 +206,19 @@ class DaskEngine:
         else:
             logger.warning("A task run cannot be stopped on worker %s and may still run.", worker)
 
-    def gather(self, future: Future) -> Any:
+    def gather(self, future: Future[Any]) -> Any:
         """Bring a value here; blocks."""
-        return self._wait(lambda: self.client.gather(future))
+        return self._wait(lambda: self.client.gather(future, direct=self.owns_cluster or None))
+
+    def recover(self, fetch: DaskFetch) -> None:
+        """Have a value made again that is lost; blocks."""
+        assert self._dispatcher is not None
+        self._dispatcher.recoveries.wait_for(fetch)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the cluster has been left, and nothing of it can be had any more."""
+        return self._loop.is_closed() or self.client.status in ("closing", "closed")
 
     # On the engine's loop.
 
@@ -156,55 +226,70 @@ class DaskEngine:
         if self._dispatcher is not None:
             self._dispatcher.hear(data)
 
-    def _resize(self, threads: int) -> None:
-        self._threads = threads
+    def _resize(
+        self, threads: int, workers: list[str], resources: list[dict[str, float]], **_: Any
+    ) -> None:
+        self._watch_over.threads = threads
+        before = {} if resources == self.declared else self._wishes()
+        self.declared = resources
+        self._is_sized.set()
+        for name, wanted in before.items():
+            if name in self._sent and self._annotations_of(self._sent[name]) != wanted:
+                # If it waits for a worker, it comes back to be sent as those now spell it.
+                self._say({"op": WORD, "key": name, "data": b""})
+        self._names = frozenset(workers)
         if self._dispatcher is not None:
             self._dispatcher.wake()
+
+    def _wishes(self) -> dict[str, dict[str, Any]]:
+        """Give what Dask was told with those bundles that ask for resources."""
+        open_bundles = list(self._sent.values())
+        told = {bundle.name: self._annotations_of(bundle) for bundle in open_bundles}
+        return {name: options for name, options in told.items() if "resources" in options}
 
     def _unsent(self, key: str) -> None:
         bundle = self._sent.get(key)
         if bundle is not None and self._dispatcher is not None:
             self._dispatcher.unsent(bundle)
 
-    def _watch(self, bundle: Bundle, future: Future) -> None:
-        task = asyncio.create_task(self._watch_bundle(bundle, future))
+    def _watch(self, bundle: Bundle, future: Future[Any]) -> None:
+        self._keep(self._watch_bundle(bundle, future))
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
-    async def _watch_bundle(self, bundle: Bundle, future: Future) -> None:
+    async def _stop_watching(self) -> None:
+        # What watches a bundle takes a cancellation for that of the bundle, and ends, too.
+        for task in list(self._watches):
+            task.cancel()
+        if self._watches:
+            await asyncio.wait(self._watches, timeout=_STOP_SECONDS)
+
+    async def _watch_bundle(self, bundle: Bundle, future: Future[Any]) -> None:
         """Tell the dispatcher how Dask's own task ended."""
         problem: BaseException | None = None
         worker = None
         try:
             ended = await future.exception()
         except (CancelledError, asyncio.CancelledError):
-            problem = WorkerLost("Dask gave up the task run: a value that it needs was lost.")
+            if await self._watch_over.was_cut():
+                problem = Unrun("The connection to the Dask scheduler was cut meanwhile.")
+            else:
+                # A value that it needs is lost, or its worker was closed in good order.
+                problem = Unrun("Dask gave up the task run, since its worker was closed.")
         else:
             if isinstance(ended, KilledWorker):
-                worker = getattr(ended.last_worker, "address", None)
-                problem = WorkerLost(f"The worker {worker} died while it had the task run.")
+                worker = ended.last_worker.address
+                limit = ended.last_worker.memory_limit
+                problem = WorkerLost(self._watch_over.death_of(worker, limit))
             elif ended is not None:
                 problem = _explained(ended)
         bundle.native = None
         self._sent.pop(bundle.name, None)
         if self._dispatcher is not None:
             self._dispatcher.sent_ended(bundle, problem, worker)
-
-    async def _watch_scheduler(self) -> None:
-        """Notice that the scheduler is gone for good."""
-        lost_for = 0.0
-        while True:
-            await asyncio.sleep(_CHECK_SECONDS)
-            if self.client.status == "running":
-                lost_for = 0.0
-                continue
-            lost_for += _CHECK_SECONDS
-            if lost_for >= _LOST_SECONDS or self.client.status == "closed":
-                if self._dispatcher is not None:
-                    self._dispatcher.fail(
-                        EngineLost("The connection to the Dask scheduler was lost.")
-                    )
-                return
 
     # The client has to be called on its loop: elsewhere its methods block.
 
@@ -213,30 +298,6 @@ class DaskEngine:
 
     def _wait(self, function: Callable[[], Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(_awaited(function), self._loop).result()
-
-
-class Shared:
-    """A large buffer on the cluster; released there when nobody holds this any more."""
-
-    def __init__(self, native: Future) -> None:
-        self.native = native
-
-
-class DaskFetch(Fetch):
-    """A value that a worker keeps as a Dask key; released there when this is dropped."""
-
-    def __init__(self, engine: DaskEngine, native: Future, worker: str) -> None:
-        self.native = native
-        self.worker = worker
-        self._engine = engine
-
-    def fetch(self) -> Any:
-        try:
-            return self._engine.gather(self.native)
-        except (CancelledError, asyncio.CancelledError) as exc:
-            raise CrashedRun(
-                f"The value {self.native.key!r} is lost: the worker that kept it has died."
-            ) from exc
 
 
 def _explained(problem: BaseException) -> BaseException:
@@ -273,9 +334,3 @@ async def _awaited(function: Callable[[], Any]) -> Any:
 async def _quietly(function: Callable[[], Any]) -> None:
     with suppress(Exception):
         await function()
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

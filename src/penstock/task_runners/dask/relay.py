@@ -15,7 +15,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 REPORT, WORD, SIZE, HELLO = "penstock-report", "penstock-word", "penstock-size", "penstock-hello"
-UNSENT = "penstock-unsent"
+UNSENT, TOO_LARGE = "penstock-unsent", "penstock-too-large"
 _NOWHERE = frozenset({"waiting", "queued", "no-worker"})
 UNREPEATED = "penstock"
 """The annotation of tasks that Dask must not run again by itself."""
@@ -31,6 +31,8 @@ class Relay(SchedulerPlugin):
         self.scheduler: Any = None
         self.drivers: set[str] = set()
         self.listeners: set[str] = set()
+        # Words for workers that do not listen yet: their first bundle is on its way.
+        self.held: dict[str, list[bytes]] = {}
 
     async def start(self, scheduler: Any) -> None:
         """Take the messages."""
@@ -47,7 +49,10 @@ class Relay(SchedulerPlugin):
 
     def pass_report(self, driver: str, data: bytes, worker: str = "", **_: Any) -> None:
         """Pass a report of a worker on to its driver."""
-        self.listeners.add(worker)
+        if worker and worker not in self.listeners:
+            self.listeners.add(worker)
+            for word in self.held.pop(worker, ()):
+                self._pass_on(worker, word)
         self._tell(driver, {"op": REPORT, "data": data})
 
     async def take_report(self, driver: str, data: bytes) -> None:
@@ -70,9 +75,17 @@ class Relay(SchedulerPlugin):
                 self._tell(client, {"op": UNSENT, "key": key})
                 return
             to = None if state.processing_on is None else state.processing_on.address
-        comm = self.scheduler.stream_comms.get(to) if to in self.listeners else None
+        if to is None:
+            return
+        if to in self.listeners:
+            self._pass_on(to, data)
+        elif to in self.scheduler.stream_comms:
+            self.held.setdefault(to, []).append(data)
+
+    def _pass_on(self, worker: str, word: bytes) -> None:
+        comm = self.scheduler.stream_comms.get(worker)
         if comm is not None:
-            comm.send({"op": WORD, "data": data})
+            comm.send({"op": WORD, "data": word})
 
     def add_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """Tell drivers that the cluster has grown."""
@@ -81,6 +94,7 @@ class Relay(SchedulerPlugin):
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """Tell drivers that the cluster has shrunk."""
         self.listeners.discard(worker)
+        self.held.pop(worker, None)
         self._tell_size(self.drivers)
 
     def remove_client(self, scheduler: Any, client: str) -> None:
@@ -95,9 +109,32 @@ class Relay(SchedulerPlugin):
                 if state is not None:
                     state.suspicious = scheduler.allowed_failures
 
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+        """Have a bundle forgotten that a worker has had and is to give away.
+
+        A worker that is closed in good order may have begun it, too.
+        """
+        if finish == "processing":
+            state = self.scheduler.tasks.get(key)
+            if state is not None and state.annotations and UNREPEATED in state.annotations:
+                # What has lost a dependency is not made to wait for a worker again.
+                state.has_lost_dependencies = True
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Tell drivers of a worker that is killed because of the memory that it takes."""
+        if topic == "worker-restart-memory":
+            for driver in list(self.drivers):
+                self._tell(driver, {"op": TOO_LARGE, "worker": msg["worker"], "rss": msg["rss"]})
+
     def _tell_size(self, drivers: Any) -> None:
+        workers = self.scheduler.workers
+        size = {
+            "threads": self.scheduler.total_nthreads,
+            "workers": list(workers),
+            "resources": [worker.resources for worker in workers.values()],
+        }
         for driver in list(drivers):
-            self._tell(driver, {"op": SIZE, "threads": self.scheduler.total_nthreads})
+            self._tell(driver, {"op": SIZE, **size})
 
     def _tell(self, driver: str, message: dict[str, Any]) -> None:
         comm = self.scheduler.client_comms.get(driver)

@@ -103,6 +103,10 @@ class DaskTaskRunner(RemoteTaskRunner):
         engine: Any = await load("engine").open_engine(self, exit_stack)
         return engine
 
+    def check_resources(self, task_name: str, resources: Mapping[str, float]) -> None:
+        if self._dispatcher is not None:
+            load("resources").check(self, self._dispatcher.engine, task_name, resources)
+
     async def connect(self, exit_stack: AsyncExitStack) -> Any:
         """Open the cluster and a client of it; know its address until the stack unwinds."""
         dask = load("cluster")
@@ -128,6 +132,14 @@ class DaskTaskRunner(RemoteTaskRunner):
             )
             live["_scheduler_address"] = cluster.scheduler_address
         return _rebuild, (type(self), arguments, self._started), live
+
+    def __eq__(self, other: object) -> bool:
+        # A Dask cluster equals nothing of another type: what stands for it has to be asked.
+        return super().__eq__(other) or (
+            isinstance(other, DaskTaskRunner) and super(DaskTaskRunner, other).__eq__(self)
+        )
+
+    __hash__ = RemoteTaskRunner.__hash__
 
     def __repr__(self) -> str:
         given = {

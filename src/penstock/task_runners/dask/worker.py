@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 from contextlib import suppress
 from typing import Any
 
 from dask.sizeof import sizeof
-from distributed import Future, Worker, get_client, get_worker, rejoin, secede
-from distributed.worker import thread_state
+from distributed import CancelledError, Future, Worker, get_client, get_worker, rejoin, secede
+from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.remote.flow_run import hear
 from penstock.remote.worker import run_bundle
@@ -21,11 +22,15 @@ _ports: dict[str, DaskPort] = {}
 class DaskPort:
     """A worker, as the code that runs on it uses it. Thread-safe."""
 
+    lost: tuple[type[BaseException], ...] = (CancelledError, asyncio.CancelledError)
+
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address
         self._worker = worker
         self._loop: Any = worker.loop.asyncio_loop
-        worker.stream_handlers[WORD] = _take_word
+        # Whether a thread has left its place by `leave`.
+        self._away = threading.local()
+        worker.stream_handlers[WORD] = self._take_word
 
     def send(self, reply_to: Any, data: bytes) -> None:
         message = {"op": REPORT, "driver": reply_to, "data": data}
@@ -38,8 +43,8 @@ class DaskPort:
         return self._wait(self._keep(reply_to, name, value))  # type: ignore[no-any-return]
 
     async def _keep(self, reply_to: Any, name: str, value: Any) -> int:
-        size = sizeof(value)
-        self._worker.update_data({name: value})
+        size = int(sizeof(value))
+        self._worker.update_data({name: Whole(value)})
         await self._worker.scheduler.update_data(
             who_has={name: [self._worker.address]}, nbytes={name: size}, client=reply_to
         )
@@ -47,24 +52,65 @@ class DaskPort:
 
     def fetch(self, name: str) -> Any:
         client = get_client()
-        return client.gather(Future(name, client, state="memory"))
+        return client.gather(Future(name, client, state="memory")).value
 
     def leave(self) -> None:
-        # Threads that the user's code has started have no place on the worker.
+        # Threads that the user's code has started have no place on the worker; nor has one that
+        # the user's code has taken away from it already, as `get_dask_client` does.
         if hasattr(thread_state, "key"):
-            secede()
+            try:
+                secede()
+            except KeyError:
+                return
+            self._lend(thread_state.key, 1)
+            self._away.is_here = True
 
     def come_back(self) -> None:
-        if hasattr(thread_state, "key"):
+        if getattr(self._away, "is_here", False):
+            self._away.is_here = False
             rejoin()
+            self._lend(thread_state.key, -1)
+
+    def _lend(self, key: str, sign: int) -> None:
+        """Lend others the resources of a Dask task that waits; Dask only lends its thread."""
+        self._loop.call_soon_threadsafe(_change_available, self._worker.state, key, sign)
+
+    def _take_word(self, data: bytes) -> None:
+        with suppress(Exception):
+            header, word = pickle.loads(data)
+            hear(header, word, self)
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop).result()
 
 
+class Whole:
+    """A kept value. Dask pickles it as one piece; it would look into each element of a list."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Whole, (self.value,)
+
+    def __sizeof__(self) -> int:
+        return int(sizeof(self.value))
+
+
+def _change_available(state: Any, key: str, sign: int) -> None:
+    task = state.tasks.get(key)
+    wanted = {} if task is None else task.resource_restrictions or {}
+    for name, amount in wanted.items():
+        # Taken back while others have them, they are missing until those have ended.
+        state.available_resources[name] += sign * amount
+
+
 def run(reply_to: str, data: bytes, names: list[str], *parts: Any) -> None:
     """Execute a bundle; this is the Dask task."""
-    run_bundle(data, dict(zip(names, parts, strict=True)), _port())
+    values = [part.value if isinstance(part, Whole) else part for part in parts]
+    run_bundle(data, dict(zip(names, values, strict=True)), _port())
 
 
 def _port() -> DaskPort:
@@ -73,12 +119,6 @@ def _port() -> DaskPort:
     if port is None:
         port = _ports[worker.address] = DaskPort(worker)
     return port
-
-
-def _take_word(data: bytes) -> None:
-    with suppress(Exception):
-        header, word = pickle.loads(data)
-        hear(header, word)
 
 
 async def _awaited(awaitable: Any) -> Any:

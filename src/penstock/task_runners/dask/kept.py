@@ -1,0 +1,64 @@
+"""What the cluster keeps for a driver: values of task runs, and large arguments."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from distributed import CancelledError, Future
+
+from penstock.errors import CrashedRun
+from penstock.remote.values import Fetch
+
+if TYPE_CHECKING:
+    from penstock.task_runners.dask.engine import DaskEngine
+
+_GONE = frozenset({"cancelled", "lost"})
+
+
+def is_gone(native: Future[Any] | None) -> bool:
+    """Tell whether the scheduler has said that it has a key no more."""
+    return native is None or native.status in _GONE
+
+
+class Shared:
+    """A large buffer on the cluster; released there when nobody holds this any more."""
+
+    def __init__(self, native: Future[Any]) -> None:
+        self.native = native
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the workers that had it have died."""
+        return is_gone(self.native)
+
+
+class DaskFetch(Fetch):
+    """A value that a worker keeps as a Dask key; released there when this is dropped."""
+
+    def __init__(self, engine: DaskEngine, native: Future[Any] | None, worker: str) -> None:
+        self.native = native
+        self.worker = worker
+        self.engine = engine
+
+    @property
+    def name(self) -> str:
+        return str(self.native.key)
+
+    @property
+    def is_lost(self) -> bool:
+        return is_gone(self.native)
+
+    def fetch(self) -> Any:
+        while True:
+            if self.engine.is_closed:
+                raise CrashedRun(
+                    "The value stayed on the Dask cluster, which the flow run has left: ask for "
+                    "it while the flow runs."
+                )
+            if not self.is_lost:
+                try:
+                    return self.engine.gather(self.native).value
+                except (CancelledError, asyncio.CancelledError):
+                    pass
+            self.engine.recover(self)

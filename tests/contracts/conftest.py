@@ -1,0 +1,64 @@
+"""What the contract's tests on Dask share: clusters, which last until the last of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.leaks import lend_loop
+from tests.task_runners.dask.driving import start_what_lasts
+
+# More than one cluster in a process: each finds a free port.
+DASHBOARD = {"dashboard_address": "127.0.0.1:0"}
+WORKERS = {"n_workers": 2, "threads_per_worker": 4, **DASHBOARD}
+ONE_WORKER = {"n_workers": 1, "threads_per_worker": 1, **DASHBOARD}
+
+
+@pytest.fixture(scope="session")
+def lasting_of_dask() -> None:
+    """Start what Dask keeps for the life of the process, so that no test seems to leave it."""
+    start_what_lasts()
+
+
+@pytest.fixture(scope="package")
+def cluster_loop(lasting_of_dask: None) -> Iterator[asyncio.AbstractEventLoop]:
+    """Run a loop for the clusters that the tests here share."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="test-cluster")
+    thread.start()
+    with lend_loop(loop):
+        yield loop
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="package")
+def cluster(cluster_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+    """Give a cluster of two processes with four threads each."""
+    yield from _cluster(cluster_loop, WORKERS)
+
+
+@pytest.fixture(scope="package")
+def narrow_cluster(cluster_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+    """Give a cluster of one process with one thread."""
+    yield from _cluster(cluster_loop, ONE_WORKER)
+
+
+def _cluster(loop: asyncio.AbstractEventLoop, kwargs: dict[str, Any]) -> Iterator[Any]:
+    from distributed import LocalCluster
+
+    async def open_cluster() -> Any:
+        return await LocalCluster(asynchronous=True, **kwargs)
+
+    async def close_cluster(cluster: Any) -> None:
+        await cluster.close()
+
+    cluster = asyncio.run_coroutine_threadsafe(open_cluster(), loop).result(60)
+    yield cluster
+    asyncio.run_coroutine_threadsafe(close_cluster(cluster), loop).result(60)

@@ -1,0 +1,134 @@
+"""An engine whose workers are threads of this process: for tests of what all engines share."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import threading
+from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any
+
+from penstock.remote.dispatch import Dispatcher
+from penstock.remote.engine import Bundle
+from penstock.remote.flow_run import hear
+from penstock.remote.runner import RemoteTaskRunner
+from penstock.remote.values import Fetch
+from penstock.remote.worker import run_bundle
+
+
+class LocalEngine:
+    """Executes bundles on threads, through the same bytes as other engines."""
+
+    def __init__(self, threads: int) -> None:
+        self.reply_to = id(self)
+        self.threads = threads
+        self.kept: dict[str, Any] = {}
+        self.sent: list[Bundle] = []
+        self.bytes = 0
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="local-worker")
+        self.dispatcher: Dispatcher | None = None
+        self.port = LocalPort(self)
+
+    def listen(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+
+    def send(self, bundle: Bundle, data: bytes) -> None:
+        self.sent.append(bundle)
+        self.bytes += len(data)
+        parts = {name: part.native for name, part in bundle.parts.items()}
+        self.pool.submit(self._run, bundle, data, parts)
+
+    def _run(self, bundle: Bundle, data: bytes, parts: dict[str, Any]) -> None:
+        assert self.dispatcher is not None
+        problem = None
+        try:
+            run_bundle(data, parts, self.port)
+        except BaseException as exc:
+            problem = exc
+        self.dispatcher.sent_ended(bundle, problem, "local")
+
+    def tell(self, worker: str, data: bytes) -> None:
+        header, word = pickle.loads(data)
+        hear(header, word, self.port)
+
+    def tell_about(self, bundle: Bundle, data: bytes) -> None:
+        header, word = pickle.loads(data)
+        hear(header, word, self.port)
+
+    def workers(self) -> int:
+        return self.threads
+
+    def names(self) -> frozenset[str]:
+        return frozenset({"local"})
+
+    def share(self, digest: str, buffer: Any) -> Any:
+        return Kept(self, digest, bytes(buffer))
+
+    def fetcher(self, name: str, worker: str) -> Any:
+        return Kept(self, name, self.kept.pop(name))
+
+    def options_of(self, call: Any) -> Hashable:
+        return None
+
+    def is_stuck(self, worker: str) -> None:
+        pass
+
+
+class Kept(Fetch):
+    """A value that the engine keeps."""
+
+    def __init__(self, engine: LocalEngine, name: str, value: Any) -> None:
+        self.native = value
+        self.worker = "local"
+
+    def fetch(self) -> Any:
+        return self.native
+
+
+class LocalPort:
+    """A worker thread's way to the driver."""
+
+    worker = "local"
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self._extra = itertools.count()
+
+    def send(self, reply_to: Any, data: bytes) -> None:
+        assert self.engine.dispatcher is not None
+        self.engine.dispatcher.hear(data)
+
+    def confirm(self, reply_to: Any, data: bytes) -> None:
+        self.send(reply_to, data)
+
+    def keep(self, reply_to: Any, name: str, value: Any) -> int:
+        self.engine.kept[name] = value
+        return len(pickle.dumps(value))
+
+    def fetch(self, name: str) -> Any:
+        return self.engine.kept[name]
+
+    def leave(self) -> None:
+        self.engine.pool._max_workers += 1  # type: ignore[attr-defined]
+
+    def come_back(self) -> None:
+        pass
+
+
+class LocalTaskRunner(RemoteTaskRunner):
+    """A remote runner whose engine is local."""
+
+    def __init__(self, threads: int = 2, bundle: bool = True) -> None:
+        self.threads = threads
+        self.bundle = bundle
+
+    async def _open(self, exit_stack: AsyncExitStack) -> Any:
+        engine = LocalEngine(self.threads)
+        exit_stack.callback(engine.pool.shutdown)
+        self._engine = engine
+        return engine
+
+
+__all__ = ["LocalEngine", "LocalTaskRunner", "threading"]

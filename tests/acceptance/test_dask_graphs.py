@@ -75,9 +75,8 @@ class Graph:
 @pytest.mark.parametrize("seed", range(6))
 def test_random_graph(address: str, tmp_path: Path, seed: int) -> None:
     graph, ledger = Graph(seed), Ledger(tmp_path / "ledger")
-    runners = {"task_runner": DaskTaskRunner(address=address)}
 
-    @flow(**runners)
+    @flow(task_runner=DaskTaskRunner(address=address))
     def example() -> list[Any]:
         futures: list[Any] = []
         for node, parents in enumerate(graph.parents):

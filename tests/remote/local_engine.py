@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
-import threading
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -91,10 +89,10 @@ class LocalPort:
     """A worker thread's way to the driver."""
 
     worker = "local"
+    lost: tuple[type[BaseException], ...] = ()
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
-        self._extra = itertools.count()
 
     def send(self, reply_to: Any, data: bytes) -> None:
         assert self.engine.dispatcher is not None
@@ -111,7 +109,7 @@ class LocalPort:
         return self.engine.kept[name]
 
     def leave(self) -> None:
-        self.engine.pool._max_workers += 1  # type: ignore[attr-defined]
+        self.engine.pool._max_workers += 1
 
     def come_back(self) -> None:
         pass
@@ -129,6 +127,3 @@ class LocalTaskRunner(RemoteTaskRunner):
         exit_stack.callback(engine.pool.shutdown)
         self._engine = engine
         return engine
-
-
-__all__ = ["LocalEngine", "LocalTaskRunner", "threading"]

@@ -316,10 +316,10 @@ class Recorder:
                     type = subject.type
                     if subject.is_over:
                         continue
-                    if type is PENDING and subject.recorded is None and kind == CHANGED:
-                        if subject.is_task_run:
-                            self._submitted.append(subject)
-                            continue
+                    is_new = type is PENDING and kind == CHANGED and subject.recorded is None
+                    if is_new and subject.is_task_run:
+                        self._submitted.append(subject)
+                        continue
                 else:
                     type = subject.last.type
                 ledger = subject.live.ledger if subject.live is not None else self._lone

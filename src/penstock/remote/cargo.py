@@ -23,6 +23,7 @@ class Cargo:
 
     Attributes:
         call: the call of the runtime.
+        run: its task run.
         pace: how long runs of its task take.
         code: the code of its task.
         data, large: its packed arguments; None until they can be packed.
@@ -38,39 +39,31 @@ class Cargo:
         waits_for: keys of upstreams in the same bundle.
     """
 
-    __slots__ = (
-        "bundle", "call", "code", "data", "is_early", "is_recalled", "is_suspect", "large", "losses",
-        "pace", "parts", "report", "shared", "waits_for", "was_started", "worker",
-    )  # fmt: skip
+    # Class-level defaults, so that making one assigns few attributes.
+    pace = _NO_PACE
+    code: Code | None = None
+    data: bytes | None = None
+    large: tuple[Large, ...] = ()
+    parts: dict[str, Any] | None = None
+    shared: list[Any] | None = None
+    bundle: Any = None
+    is_early = False
+    is_suspect = False
+    is_recalled = False
+    report: Any = None
+    was_started = False
+    losses = 0
+    worker: str | None = None
+    waits_for: tuple[bytes, ...] = ()
 
     def __init__(self, call: Any) -> None:
         self.call = call
-        self.pace = _NO_PACE
-        self.code: Code | None = None
-        self.data: bytes | None = None
-        self.large: tuple[Large, ...] = ()
-        self.parts: dict[str, Any] | None = None
-        self.shared: list[Any] | None = None
-        self.bundle: Any = None
-        self.is_early = False
-        self.is_suspect = False
-        self.is_recalled = False
-        self.report: Any = None
-        self.was_started = False
-        self.losses = 0
-        self.worker: str | None = None
-        self.waits_for: tuple[bytes, ...] = ()
+        self.run: TaskRun = call.task_run
 
     @property
     def size(self) -> int:
         """How many bytes its packed arguments take."""
         return 0 if self.data is None else len(self.data)
-
-    @property
-    def run(self) -> TaskRun:
-        """The task run."""
-        run: TaskRun = self.call.task_run
-        return run
 
     def pack(self) -> tuple[bytes, ...]:
         """Pack the arguments; give the keys of the upstreams that have not settled.

@@ -17,4 +17,4 @@ def _reduce(future: TaskFuture[Any]) -> tuple[Any, ...]:
 
 def let_futures_travel() -> None:
     """Have futures pickled as what they stand for, from now on in this process."""
-    copyreg.pickle(TaskFuture, _reduce)  # type: ignore[arg-type]
+    copyreg.pickle(TaskFuture, _reduce)

@@ -36,9 +36,7 @@ class Lane:
         is_bundled: whether they may travel together at all.
     """
 
-    def __init__(
-        self, options: Options | None, pace: Pace, numbers: Any, is_bundled: bool
-    ) -> None:
+    def __init__(self, options: Options | None, pace: Pace, numbers: Any, is_bundled: bool) -> None:
         self.options = options
         self.pace = pace
         self.queue = CallQueue(numbers)

@@ -173,7 +173,7 @@ class Bundle:
 
         if isinstance(exc, ImportError):
             explained: BaseException = type(exc)(
-                f"{describe_exception(exc)} on worker {self.live.outbox.port.worker} (host "
+                f"{exc} on worker {self.live.outbox.port.worker} (host "
                 f"{socket.gethostname()}). The module that the task needs must be importable "
                 "there: install it on the workers, or add its folder to their PYTHONPATH."
             )

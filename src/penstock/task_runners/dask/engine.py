@@ -16,10 +16,10 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-import dask
+from dask import annotate, get_annotations  # type: ignore[attr-defined]
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from penstock.errors import WorkerLost
+from penstock.errors import EngineError, WorkerLost
 from penstock.remote.dispatch import Dispatcher
 from penstock.remote.engine import Bundle, Options
 from penstock.remote.recovery import Unrun
@@ -48,6 +48,8 @@ _PLACES = frozenset({"resources", "workers", "allow_other_workers"})
 _OTHERS = frozenset({"priority", "retries"})
 _SIZE_SECONDS = 15.0
 _STOP_SECONDS = 2.0
+_LAST_SECONDS = 0.5
+_BUNDLE = "penstock-bundle"
 
 
 async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> DaskEngine:
@@ -95,16 +97,36 @@ class DaskEngine:
         self._watch_over = Watch(client)
 
     async def open(self, exit_stack: AsyncExitStack) -> None:
-        """Install the relay and start to listen."""
-        await self.client.register_plugin(Relay())
+        """Install the relay and start to listen.
+
+        Raises:
+            EngineError: the scheduler cannot run the relay.
+        """
+        await self._install_relay()
         self.client._stream_handlers[REPORT] = self._hear
         self.client._stream_handlers[SIZE] = self._resize
         self.client._stream_handlers[UNSENT] = self._unsent
         self.client._stream_handlers[TOO_LARGE] = self._watch_over.note_too_large
         self._greet()
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._is_sized.wait(), _SIZE_SECONDS)
+        except TimeoutError as exc:
+            raise self._refused(f"it has not answered for {_SIZE_SECONDS:.0f} seconds") from exc
         exit_stack.push_async_callback(self._stop_watching)
+
+    async def _install_relay(self) -> None:
+        try:
+            await self.client.register_plugin(Relay())
+        except EngineError as exc:
+            raise self._refused(str(exc)) from exc
+        except Exception as exc:
+            raise self._refused(
+                f"{describe_exception(exc)}. Install Penstock on the scheduler, too"
+            ) from exc
+
+    def _refused(self, why: str) -> EngineError:
+        address = self.client.scheduler.address  # type: ignore[union-attr]
+        return EngineError(f"The Dask scheduler at {address} cannot work with Penstock: {why}.")
 
     def listen(self, dispatcher: Dispatcher) -> None:
         """Report to a dispatcher from now on."""
@@ -118,7 +140,7 @@ class DaskEngine:
         return self._names
 
     def options_of(self, call: Any) -> Options | None:
-        given = call.context.run(dask.get_annotations)
+        given = call.context.run(get_annotations)
         resources = call.task.resources
         if not given and not resources and not call.priority:
             return None
@@ -136,7 +158,7 @@ class DaskEngine:
         if bundle.name in self.client.futures:
             # Sent a second time; the client would take it for what it has sent already.
             bundle.name = f"{bundle.name}-{bundle.id}"
-        with dask.annotate(**{UNREPEATED: True}, **self._annotations_of(bundle)):
+        with annotate(**{UNREPEATED: True}, **self._annotations_of(bundle)):
             future = self.client.submit(
                 run, self.reply_to, data, names, *natives, key=bundle.name, pure=False
             )
@@ -253,14 +275,19 @@ class DaskEngine:
             self._dispatcher.unsent(bundle)
 
     def _watch(self, bundle: Bundle, future: Future[Any]) -> None:
-        self._keep(self._watch_bundle(bundle, future))
+        self._keep(self._watch_bundle(bundle, future), _BUNDLE)
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
+    def _keep(self, coroutine: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.create_task(coroutine, name=name)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
     async def _stop_watching(self) -> None:
+        bundles = [task for task in self._watches if task.get_name() == _BUNDLE]
+        if bundles:
+            # The last reports arrive a little before Dask itself is through with its tasks; a
+            # cluster that is closed in between complains.
+            await asyncio.wait(bundles, timeout=_LAST_SECONDS)
         # What watches a bundle takes a cancellation for that of the bundle, and ends, too.
         for task in list(self._watches):
             task.cancel()
@@ -304,7 +331,7 @@ def _explained(problem: BaseException) -> BaseException:
     """Say what it means that a bundle could not even be started."""
     if isinstance(problem, ImportError):
         return type(problem)(
-            f"{describe_exception(problem)} on a worker: Penstock must be installed there."
+            f"{problem} on a worker: the same release of Penstock must be installed there."
         )
     return WorkerLost(f"Dask could not run the task run: {describe_exception(problem)}")
 

@@ -14,8 +14,17 @@ from typing import Any
 
 from distributed import SchedulerPlugin
 
-REPORT, WORD, SIZE, HELLO = "penstock-report", "penstock-word", "penstock-size", "penstock-hello"
-UNSENT, TOO_LARGE = "penstock-unsent", "penstock-too-large"
+from penstock.errors import EngineError
+from penstock.version import __version__
+
+PROTOCOL = 1
+"""Counts up when messages change. Drivers of different protocols can share a scheduler."""
+REPORT, WORD, SIZE, HELLO, UNSENT, TOO_LARGE = (
+    f"penstock-{PROTOCOL}-{kind}"
+    for kind in ("report", "word", "size", "hello", "unsent", "too-large")
+)
+CONFIRMED = f"penstock_{PROTOCOL}_report"
+"""The scheduler's handler for reports that are waited for."""
 _NOWHERE = frozenset({"waiting", "queued", "no-worker"})
 UNREPEATED = "penstock"
 """The annotation of tasks that Dask must not run again by itself."""
@@ -24,10 +33,13 @@ UNREPEATED = "penstock"
 class Relay(SchedulerPlugin):
     """Lives on the scheduler; one for all drivers."""
 
-    name = "penstock-relay"
+    name = f"penstock-relay-{PROTOCOL}"
     idempotent = True
 
     def __init__(self) -> None:
+        # It travels to the scheduler, where its class may be that of another release.
+        self.protocol = PROTOCOL
+        self.release = __version__
         self.scheduler: Any = None
         self.drivers: set[str] = set()
         self.listeners: set[str] = set()
@@ -35,12 +47,21 @@ class Relay(SchedulerPlugin):
         self.held: dict[str, list[bytes]] = {}
 
     async def start(self, scheduler: Any) -> None:
-        """Take the messages."""
+        """Take the messages.
+
+        Raises:
+            EngineError: the scheduler has another release, with other messages.
+        """
+        if self.protocol != PROTOCOL:
+            raise EngineError(
+                f"it has Penstock {__version__}, which cannot talk to {self.release}. Install the "
+                "same release on the scheduler and the workers"
+            )
         self.scheduler = scheduler
         scheduler.stream_handlers[REPORT] = self.pass_report
         scheduler.stream_handlers[WORD] = self.pass_word
         scheduler.stream_handlers[HELLO] = self.greet
-        scheduler.handlers["penstock_report"] = self.take_report
+        scheduler.handlers[CONFIRMED] = self.take_report
 
     def greet(self, client: str, **_: Any) -> None:
         """Take in a driver, and tell it how large the cluster is from now on."""

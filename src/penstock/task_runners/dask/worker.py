@@ -14,7 +14,7 @@ from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.remote.flow_run import hear
 from penstock.remote.worker import run_bundle
-from penstock.task_runners.dask.relay import REPORT, WORD
+from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
 _ports: dict[str, DaskPort] = {}
 
@@ -27,7 +27,8 @@ class DaskPort:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address
         self._worker = worker
-        self._loop: Any = worker.loop.asyncio_loop
+        loop: Any = worker.loop
+        self._loop = loop.asyncio_loop
         # Whether a thread has left its place by `leave`.
         self._away = threading.local()
         worker.stream_handlers[WORD] = self._take_word
@@ -37,7 +38,7 @@ class DaskPort:
         self._loop.call_soon_threadsafe(self._worker.batched_send, message)
 
     def confirm(self, reply_to: Any, data: bytes) -> None:
-        self._wait(self._worker.scheduler.penstock_report(driver=reply_to, data=data))
+        self._wait(getattr(self._worker.scheduler, CONFIRMED)(driver=reply_to, data=data))
 
     def keep(self, reply_to: Any, name: str, value: Any) -> int:
         return self._wait(self._keep(reply_to, name, value))  # type: ignore[no-any-return]
@@ -52,7 +53,8 @@ class DaskPort:
 
     def fetch(self, name: str) -> Any:
         client = get_client()
-        return client.gather(Future(name, client, state="memory")).value
+        known: Any = "memory"
+        return client.gather(Future(name, client, state=known)).value
 
     def leave(self) -> None:
         # Threads that the user's code has started have no place on the worker; nor has one that

@@ -24,6 +24,7 @@ def look():
     found = {"host": socket.gethostname(), "python": platform.python_version()}
     try:
         import penstock
+        import penstock.task_runners.dask.worker  # so that the first task finds it loaded
         found["penstock"] = penstock.__version__
     except Exception as exc:
         found["problem"] = type(exc).__name__ + ": " + str(exc)

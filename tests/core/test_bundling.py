@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.core.bundling import MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_size
+from penstock.core.bundling import (
+    LEAST_SECONDS,
+    MOST_TOGETHER,
+    TARGET_SECONDS,
+    Pace,
+    bundle_size,
+)
 
 
 def pace_of(seconds: float) -> Pace:
@@ -27,19 +33,24 @@ def test_a_bundle_holds_about_the_target_of_work(seconds: float, size: int) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-@pytest.mark.parametrize("backlog", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("backlog", [1, 2, 3, 10, 100, 1000])
 def test_no_worker_is_left_without_work(backlog: int, workers: int) -> None:
-    size = bundle_size(pace_of(0.0001), backlog, workers)
+    size = bundle_size(pace_of(0.004), backlog, workers)
     assert 1 <= size <= max(1, -(-backlog // workers))
 
 
+@pytest.mark.parametrize("backlog", [1, 10, 100])
+def test_work_not_worth_a_message_is_not_divided(backlog: int) -> None:
+    assert bundle_size(pace_of(0.00001), backlog, 2) == backlog
+
+
 def test_bundles_get_smaller_towards_the_end() -> None:
-    pace, backlog, sizes = pace_of(0.0001), 1000, []
+    pace, backlog, sizes = pace_of(0.001), 1000, []
     while backlog:
         sizes.append(min(backlog, bundle_size(pace, backlog, 2)))
         backlog -= sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 1
+    assert sizes[-1] * 0.001 < 2 * LEAST_SECONDS
 
 
 def test_pace_follows_a_change() -> None:

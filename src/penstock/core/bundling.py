@@ -9,6 +9,8 @@ from __future__ import annotations
 
 TARGET_SECONDS = 0.1
 """Work that one bundle should hold."""
+LEAST_SECONDS = 0.005
+"""Work below which sending a bundle costs more than it brings."""
 BUDGET_SECONDS = 0.2
 """Time after which a worker gives back what it has not started of a bundle."""
 MOST_TOGETHER = 1024
@@ -65,12 +67,14 @@ def bundle_size(pace: Pace, backlog: int, workers: int) -> int:
         >>> bundle_size(pace, 1000, 2)  # nobody knows yet how long they take
         1
         >>> pace.note(0.001, 1)
-        >>> bundle_size(pace, 1000, 2), bundle_size(pace, 8, 2), bundle_size(pace, 1, 2)
-        (98, 2, 1)
+        >>> bundle_size(pace, 1000, 2), bundle_size(pace, 24, 2), bundle_size(pace, 1, 2)
+        (98, 6, 1)
     """
     if not pace.is_known:
         return 1
-    by_time = int(TARGET_SECONDS / (pace.seconds + _OVERHEAD_SECONDS))
-    # Towards the end bundles get smaller, so that all workers end at about the same time.
-    fair = -(-backlog // (2 * workers))
-    return max(1, min(by_time, fair, MOST_TOGETHER))
+    seconds = pace.seconds + _OVERHEAD_SECONDS
+    # Towards the end bundles get smaller, so that all workers end at about the same time, but
+    # not so small that sending them takes longer than executing them.
+    share = -(-backlog // (2 * workers))
+    least = min(backlog, int(LEAST_SECONDS / seconds))
+    return max(1, min(int(TARGET_SECONDS / seconds), max(share, least), MOST_TOGETHER))

@@ -27,7 +27,7 @@ from penstock.runtime.loops import FlowLoop
 from penstock.states import describe_exception
 from penstock.task_runners.dask.kept import DaskFetch, Shared
 from penstock.task_runners.dask.relay import (
-    HELLO,
+    GREETING,
     REPORT,
     SIZE,
     TOO_LARGE,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("penstock.task_runner.dask")
 _PLACES = frozenset({"resources", "workers", "allow_other_workers"})
 _OTHERS = frozenset({"priority", "retries"})
-_SIZE_SECONDS = 15.0
 _STOP_SECONDS = 2.0
 _LAST_SECONDS = 0.5
 _BUNDLE = "penstock-bundle"
@@ -62,8 +61,10 @@ async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> DaskEngine:
 
     async def connect() -> DaskEngine:
         owns_cluster = runner.cluster is None and runner.address is None
-        engine = DaskEngine(await runner.connect(inside), owns_cluster)
-        await engine.open(inside)
+        client, check = await runner.connect(inside)
+        engine = DaskEngine(client, owns_cluster)
+        # Each takes some milliseconds of waiting.
+        await asyncio.gather(check, engine.open(inside))
         return engine
 
     async def close() -> None:
@@ -90,7 +91,6 @@ class DaskEngine:
         self._names: frozenset[str] = frozenset()
         self.declared: list[dict[str, float]] = []
         self._waiting_for: set[Hashable] = set()
-        self._is_sized = asyncio.Event()
         self._shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
         self._sent: dict[str, Bundle] = {}
         self._watches: set[asyncio.Task[None]] = set()
@@ -107,12 +107,13 @@ class DaskEngine:
         self.client._stream_handlers[SIZE] = self._resize
         self.client._stream_handlers[UNSENT] = self._unsent
         self.client._stream_handlers[TOO_LARGE] = self._watch_over.note_too_large
-        self._greet()
-        try:
-            await asyncio.wait_for(self._is_sized.wait(), _SIZE_SECONDS)
-        except TimeoutError as exc:
-            raise self._refused(f"it has not answered for {_SIZE_SECONDS:.0f} seconds") from exc
+        await self._greet()
         exit_stack.push_async_callback(self._stop_watching)
+
+    async def _greet(self) -> None:
+        """Make ourselves known to the relay, and learn how large the cluster is."""
+        scheduler: Any = self.client.scheduler
+        self._resize(**await getattr(scheduler, GREETING)(driver=self.client.id))
 
     async def _install_relay(self) -> None:
         try:
@@ -193,8 +194,6 @@ class DaskEngine:
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
         self._say({"op": WORD, "key": bundle.name, "data": data})
 
-    def _greet(self) -> None:
-        self._say({"op": HELLO})
 
     def _say(self, message: dict[str, Any]) -> None:
         with suppress(Exception):
@@ -254,7 +253,6 @@ class DaskEngine:
         self._watch_over.threads = threads
         before = {} if resources == self.declared else self._wishes()
         self.declared = resources
-        self._is_sized.set()
         for name, wanted in before.items():
             if name in self._sent and self._annotations_of(self._sent[name]) != wanted:
                 # If it waits for a worker, it comes back to be sent as those now spell it.

@@ -19,12 +19,11 @@ from penstock.version import __version__
 
 PROTOCOL = 1
 """Counts up when messages change. Drivers of different protocols can share a scheduler."""
-REPORT, WORD, SIZE, HELLO, UNSENT, TOO_LARGE = (
-    f"penstock-{PROTOCOL}-{kind}"
-    for kind in ("report", "word", "size", "hello", "unsent", "too-large")
+REPORT, WORD, SIZE, UNSENT, TOO_LARGE = (
+    f"penstock-{PROTOCOL}-{kind}" for kind in ("report", "word", "size", "unsent", "too-large")
 )
-CONFIRMED = f"penstock_{PROTOCOL}_report"
-"""The scheduler's handler for reports that are waited for."""
+# What the scheduler is asked and answers: reports that are waited for, and a driver's greeting.
+CONFIRMED, GREETING = f"penstock_{PROTOCOL}_report", f"penstock_{PROTOCOL}_greeting"
 _NOWHERE = frozenset({"waiting", "queued", "no-worker"})
 UNREPEATED = "penstock"
 """The annotation of tasks that Dask must not run again by itself."""
@@ -60,13 +59,13 @@ class Relay(SchedulerPlugin):
         self.scheduler = scheduler
         scheduler.stream_handlers[REPORT] = self.pass_report
         scheduler.stream_handlers[WORD] = self.pass_word
-        scheduler.stream_handlers[HELLO] = self.greet
         scheduler.handlers[CONFIRMED] = self.take_report
+        scheduler.handlers[GREETING] = self.greet
 
-    def greet(self, client: str, **_: Any) -> None:
-        """Take in a driver, and tell it how large the cluster is from now on."""
-        self.drivers.add(client)
-        self._tell_size([client])
+    async def greet(self, driver: str) -> dict[str, Any]:
+        """Take in a driver; give the size of the cluster, of which it is told from now on."""
+        self.drivers.add(driver)
+        return self._size()
 
     def pass_report(self, driver: str, data: bytes, worker: str = "", **_: Any) -> None:
         """Pass a report of a worker on to its driver."""
@@ -110,13 +109,13 @@ class Relay(SchedulerPlugin):
 
     def add_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """Tell drivers that the cluster has grown."""
-        self._tell_size(self.drivers)
+        self._tell_size()
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """Tell drivers that the cluster has shrunk."""
         self.listeners.discard(worker)
         self.held.pop(worker, None)
-        self._tell_size(self.drivers)
+        self._tell_size()
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Forget a driver."""
@@ -147,14 +146,17 @@ class Relay(SchedulerPlugin):
             for driver in list(self.drivers):
                 self._tell(driver, {"op": TOO_LARGE, "worker": msg["worker"], "rss": msg["rss"]})
 
-    def _tell_size(self, drivers: Any) -> None:
+    def _size(self) -> dict[str, Any]:
         workers = self.scheduler.workers
-        size = {
+        return {
             "threads": self.scheduler.total_nthreads,
             "workers": list(workers),
             "resources": [worker.resources for worker in workers.values()],
         }
-        for driver in list(drivers):
+
+    def _tell_size(self) -> None:
+        size = self._size()
+        for driver in list(self.drivers):
             self._tell(driver, {"op": SIZE, **size})
 
     def _tell(self, driver: str, message: dict[str, Any]) -> None:

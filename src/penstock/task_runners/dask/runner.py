@@ -108,14 +108,17 @@ class DaskTaskRunner(RemoteTaskRunner):
             load("resources").check(self, self._dispatcher.engine, task_name, resources)
 
     async def connect(self, exit_stack: AsyncExitStack) -> Any:
-        """Open the cluster and a client of it; know its address until the stack unwinds."""
+        """Open the cluster and a client of it; know its address until the stack unwinds.
+
+        Returns:
+            The client, and what has yet to be awaited: the check of the workers.
+        """
         dask = load("cluster")
         self._client = await dask.connect(self, exit_stack, self.logger)
         self._scheduler_address = self._client.scheduler.address
         self._security = self._client.security
         exit_stack.callback(self._forget)
-        await dask.check_workers(self._client, self.logger)
-        return self._client
+        return self._client, dask.check_workers(self._client, self.logger)
 
     def _forget(self) -> None:
         self._client = self._scheduler_address = self._security = None

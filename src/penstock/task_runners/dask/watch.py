@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dask.utils import format_bytes
@@ -45,7 +46,7 @@ class Watch:
         self._too_large: OrderedDict[str, int] = OrderedDict()
         self.threads = 0
 
-    async def run(self, dispatcher: Dispatcher, hello: Callable[[], None]) -> None:
+    async def run(self, dispatcher: Dispatcher, hello: Callable[[], Awaitable[None]]) -> None:
         """Look every now and then, until the scheduler is gone for good.
 
         Args:
@@ -57,7 +58,7 @@ class Watch:
             self._is_over = True
             self._connected.set()
 
-    async def _look(self, dispatcher: Dispatcher, hello: Callable[[], None]) -> None:
+    async def _look(self, dispatcher: Dispatcher, hello: Callable[[], Awaitable[None]]) -> None:
         lost_for = workless_for = 0.0
         while self._client.status != "closed" and lost_for < LOST_SECONDS:
             await asyncio.sleep(CHECK_SECONDS)
@@ -67,7 +68,8 @@ class Watch:
                 continue
             if lost_for:
                 logger.warning("The connection to the Dask scheduler was lost, and is back.")
-                hello()
+                with suppress(OSError):
+                    await hello()
             lost_for = 0.0
             self._connected.set()
             workless_for = self._workless(workless_for, dispatcher)

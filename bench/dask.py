@@ -267,6 +267,22 @@ def fan(bed: Bed, count: int, rounds: int) -> Figures:
     )
 
 
+def lone(bed: Bed, count: int, rounds: int) -> Figures:
+    """Time from a task's submission to its result, nothing else running: in milliseconds."""
+    client = bed.client
+
+    def raw() -> float:
+        return timed(lambda: [client.submit(plain, 1, pure=False).result() for _ in range(count)])
+
+    def ours() -> float:
+        seconds: float = bed.run(
+            lambda: timed(lambda: [noop.submit(1).result() for _ in range(count)])
+        )
+        return seconds
+
+    return compared(lambda: raw() / count * MILLI, lambda: ours() / count * MILLI, rounds)
+
+
 def first(bed: Bed, count: int, rounds: int) -> Figures:
     """Time from a flow's call to its first result, beside a new client's: in milliseconds."""
 
@@ -382,6 +398,7 @@ PROBES: dict[str, Callable[[Bed, int, int], Figures]] = {
     "mixed": mixed,
     "chain": chain,
     "fan": fan,
+    "lone": lone,
     "first": first,
     "pipeline": pipeline,
     "broadcast": broadcast,

@@ -80,11 +80,19 @@ DASK_ROWS = [
         partial(on_dask, "fan", 500, scaled=False),
     ),
     Row(
-        "dask-first",
-        "Dask: call of a flow to its first result",
-        "a new client",
+        "dask-lone",
+        "Dask: one task on an idle cluster",
+        RAW,
         "ms",
         15,
+        partial(on_dask, "lone", 20, scaled=False),
+    ),
+    Row(
+        "dask-first",
+        "Dask: the same, connecting included",
+        "a new client",
+        "ms",
+        None,
         partial(on_dask, "first", 1, scaled=False),
     ),
     Row(

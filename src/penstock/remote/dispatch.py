@@ -21,6 +21,7 @@ from typing import Any
 from penstock.core.bundling import BUDGET_SECONDS
 from penstock.core.outcomes import raised
 from penstock.errors import EngineLost, WorkerLost
+from penstock.remote.called_off import CalledOff
 from penstock.remote.cargo import Cargo
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.futures import let_futures_travel
@@ -56,6 +57,7 @@ class Dispatcher:
         self.engine = engine
         self.lanes = Lanes(engine.options_of, self._refuse, bundles)
         self.reports = Reports(self)
+        self._called_off = CalledOff(engine, self.header_of)
         self.recoveries = Recoveries(self)
         self._suspects = Suspects()
         self.open: dict[bytes, Cargo] = {}
@@ -102,8 +104,7 @@ class Dispatcher:
             self._arrivals.append(cargo)
         # While no more can be sent, the next report wakes the thread soon enough.
         if not self._is_awake and (not self._is_full or self._has_own_places(calls[0])):
-            self._is_awake = True
-            self._inbox.put((_nothing, ()))
+            self.wake()
 
     def _has_own_places(self, call: Any) -> bool:
         options = self.engine.options_of(call)
@@ -144,7 +145,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Look whether more can be sent."""
-        self.post(_nothing)
+        self.post(lambda: None)
 
     def hear(self, report: bytes) -> None:
         """Take a report of a worker."""
@@ -217,6 +218,7 @@ class Dispatcher:
         call.finished(raised(exc, TASK_RUN, call.live.now(), run.key))
 
     def _send_ready(self) -> None:
+        self._called_off.send()
         self._is_full = False
         while self._foreseen:
             cargo = self._foreseen.popleft()
@@ -447,8 +449,7 @@ class Dispatcher:
             return
         cargo.is_recalled = True
         if cargo.bundle is not None:
-            word = pickle.dumps((self.header_of(cargo.bundle), (kind, cargo.run.key)), 5)
-            self.engine.tell_about(cargo.bundle, word)
+            self._called_off.add(cargo.bundle, kind, cargo.run.key)
 
     def _unsent(self, bundle: Bundle) -> None:
         if self._landed(bundle.id) is not None:
@@ -494,7 +495,3 @@ class Dispatcher:
             rings, self._idle = self._idle, []
             for ring in rings:
                 ring()
-
-
-def _nothing() -> None:
-    """Only wake the dispatcher."""

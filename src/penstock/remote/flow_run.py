@@ -343,7 +343,7 @@ class FlowRunElsewhere:
         """Take a word from the driver."""
         kind = word[0]
         if kind in (CANCEL, RECALL):
-            self._cancel(word[1], kind == CANCEL)
+            self._call_off(word[1], kind == CANCEL)
         elif kind == ANSWER:
             question = self._questions.get(word[1])
             if question is not None:
@@ -351,17 +351,22 @@ class FlowRunElsewhere:
         else:
             self._end(word[1], word[2])
 
-    def _cancel(self, key: bytes, also_running: bool) -> None:
-        if self.claims.setdefault(key, RECALLED) is RECALLED:
-            # Whatever bundle it is in, or will arrive in: it is not started any more.
-            self.outbox.add(GIVEN_BACK, [key])
+    def _call_off(self, keys: list[bytes], also_running: bool) -> None:
+        # Whatever bundle they are in, or will arrive in: they are not started any more.
+        recalled = [key for key in keys if self.claims.setdefault(key, RECALLED) is RECALLED]
+        if recalled:
+            self.outbox.add(GIVEN_BACK, recalled)
             self.outbox.flush()
-        elif also_running:
-            # Its arguments may still be being unpacked: then it is found in here.
-            self._called_off.add(key)
-            call = self._open.get(key)
-            if call is not None:
-                call.stop()
+        if also_running:
+            for key in set(keys).difference(recalled):
+                self._stop(key)
+
+    def _stop(self, key: bytes) -> None:
+        # Its arguments may still be being unpacked: then it is found in here.
+        self._called_off.add(key)
+        call = self._open.get(key)
+        if call is not None:
+            call.stop()
 
     def _end(self, key: bytes, told: tuple[Any, ...]) -> None:
         run = self._known.get(key)

@@ -423,7 +423,9 @@ class LiveFlowRun:
 
     def open_calls(self) -> list[tuple[TaskRun, TaskCall]]:
         """Give the task runs that are open, with their calls."""
-        return list(self._open.items())
+        # Copied in one step: making tuples may start the garbage collector, in whose course
+        # other threads may change the dictionary.
+        return list(self._open.copy().items())
 
     def now(self) -> int:
         """Give the time in nanoseconds since 1970."""
@@ -467,7 +469,7 @@ class LiveFlowRun:
 
     def open_names(self) -> list[str]:
         """Give the names of the task runs that are still open."""
-        return [run.name for run in list(self._open)]
+        return [run.name for run in self._open.copy()]
 
     def unseen(self) -> list[State]:
         """Give the failures nobody looked at, in the order in which they happened."""

@@ -39,7 +39,7 @@ class Failures:
 
     def unseen(self) -> list[TaskRun]:
         """Give the task runs whose failures nobody looked at, in the order in which they ended."""
-        return list(self._unseen)
+        return list(self._unseen.copy())
 
     def forget_unseen(self) -> None:
         """Count what failed so far as history: the flow is tried again."""

@@ -95,6 +95,8 @@ class Task(Decorated, Generic[P, R]):
         self.retry_condition_fn = checked_function("retry_condition_fn", retry_condition_fn)
         self.worker_loss_retries = checked_whole("worker_loss_retries", worker_loss_retries, 0)
         self.bundle = bool(checked_flag("bundle", bundle))
+        # Of a run that must not be lost even once it has to be certain whether it began.
+        self.is_bundled = self.bundle and self.worker_loss_retries > 0
         self.timeout_seconds = checked_timeout(timeout_seconds)
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
         self.log_prints = checked_flag("log_prints", log_prints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -92,6 +93,43 @@ def test_c1_what_was_reported_of_a_lost_bundle_is_not_run_again(
     assert [number for number, times in Counter(begun.lines()).items() if times > 1] == ["60"]
     attempts = Counter(row[1] for row in history(penstock_home, "count"))
     assert attempts == {1: 99, 2: 1}
+
+
+def test_c1_what_was_called_on_a_killed_worker_crashes(tmp_path: Path, penstock_home: Path) -> None:
+    begun = Ledger(tmp_path / "begun")
+
+    @task
+    def inner() -> int:
+        begun.add("inner")
+        if len(begun.lines()) == 1:
+            time.sleep(0.3)  # until its beginning has been told
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1
+
+    @flow
+    def sub() -> int:
+        return inner()
+
+    @task
+    def outer() -> int:
+        return sub()
+
+    with external_cluster(workers=1, nanny=True) as cluster:
+
+        @flow(task_runner=DaskTaskRunner(address=cluster.address))
+        def example() -> None:
+            outer.submit()
+
+        # Nobody looked at the failures that the next attempt has mended.
+        example()
+    assert history(penstock_home, "outer")[0][:2] == ("COMPLETED", 2)
+    for name in ("inner", "sub"):
+        found = sorted(row[0] for row in history(penstock_home, name))
+        assert found == ["COMPLETED", "CRASHED"]
+    with sqlite3.connect(penstock_home / "history.db") as connection:
+        states = connection.execute("SELECT state FROM flow_runs ORDER BY state").fetchall()
+    connection.close()
+    assert states == [("COMPLETED",), ("COMPLETED",), ("CRASHED",)]
 
 
 @pytest.mark.parametrize("place", ["local", "external", "threads"])
@@ -281,8 +319,12 @@ def left_on_worker() -> dict[str, int]:
 def left_on_cluster(address: str) -> dict[str, int]:
     import distributed
 
+    from penstock.task_runners.dask.relay import Relay
+
+    name = Relay.name
+
     def look(dask_scheduler: Any) -> dict[str, int]:
-        relay = dask_scheduler.plugins["penstock-relay"]
+        relay = dask_scheduler.plugins[name]
         return {"tasks": len(dask_scheduler.tasks), "drivers": len(relay.drivers)}
 
     with distributed.Client(address, set_as_default=False) as client:

@@ -8,8 +8,8 @@
 Entries are in the order of what happened, and a group is a prefix of them, so the history is
 always causally closed: a run's end stands behind the end of everything it depended on. An entry
 that only says "this run changed" is written as the run stands when its group is made, unless
-the run has ended by then: its end has an entry of its own. A run that has only been submitted
-is given a second for that. So a short task run costs one row.
+the run has ended by then: its end has an entry of its own. One of many that have only been
+submitted is given a second for that. So a short task run costs one row.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ TEXT_LIMIT = 64_000_000
 PATIENCE_SECONDS = 600.0
 """Seconds that a history may be unavailable before the flow call gives up on it."""
 PENDING_SECONDS = 1.0
-"""Seconds that a task run may only have been submitted before that is written: if it ends within
-them, as most do, one row is enough."""
+"""Seconds that a task run may only have been submitted before that is written, where many are
+submitted at a time: if it ends within them, as most do, one row is enough."""
+_MANY = 500
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
@@ -309,6 +310,7 @@ class Recorder:
         touched: dict[Ledger, set[int]] = {}
         popleft = self.entries.popleft
         add_task_run = group.task_runs.append
+        are_many = len(self.entries) + len(self._submitted) > _MANY
         for _ in range(min(len(self.entries), _GROUP_LIMIT)):
             kind, subject = popleft()
             if kind <= ENDED or kind == _SUBMITTED:
@@ -317,7 +319,7 @@ class Recorder:
                     if subject.is_over:
                         continue
                     is_new = type is PENDING and kind == CHANGED and subject.recorded is None
-                    if is_new and subject.is_task_run:
+                    if is_new and are_many and subject.is_task_run:
                         self._submitted.append(subject)
                         continue
                 else:
@@ -364,7 +366,9 @@ class Recorder:
 
     def _take_submitted(self, before: int) -> None:
         """Have task runs written that were submitted before a time and have not ended yet."""
-        while self._submitted and self._submitted[0].created_at <= before:
+        now = time_ns()
+        # What was made on a machine whose clock is ahead must not keep others waiting.
+        while self._submitted and not before < self._submitted[0].created_at <= now:
             self.entries.append((_SUBMITTED, self._submitted.popleft()))
 
     def _write(self, group: Group) -> None:

@@ -25,6 +25,7 @@ class Cargo:
         call: the call of the runtime.
         run: its task run.
         pace: how long runs of its task take.
+        options: the engine's own options that were in force where it was submitted.
         code: the code of its task.
         data, large: its packed arguments; None until they can be packed.
         parts: native futures of kept values that its arguments refer to, by name.
@@ -41,6 +42,7 @@ class Cargo:
 
     # Class-level defaults, so that making one assigns few attributes.
     pace = _NO_PACE
+    options: Any = None
     code: Code | None = None
     data: bytes | None = None
     large: tuple[Large, ...] = ()
@@ -128,7 +130,7 @@ class Cargo:
             run.log_prints,
             self.data,
             waits_for,
-            self.is_suspect,
+            self.is_suspect or not call.task.worker_loss_retries,
         )
 
     def homes(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ class Codes:
         # The task is kept, so that its id stays its own.
         self._codes: dict[int, tuple[Any, Code]] = {}
         self._holders: dict[str, set[str]] = {}
+        self._shared: dict[str, Any] = {}
 
     def of(self, task: Any) -> Code:
         """Give the code of a task.
@@ -43,6 +45,12 @@ class Codes:
         """Give the bytes that have to travel: None once every worker has them."""
         holders = self._holders.get(code.digest)
         return None if holders and workers and workers <= holders else code.data
+
+    def shared(self, code: Code, share: Callable[[str, Any], Any]) -> Any:
+        """Give large code as it lies on the engine, where it stays as long as this does."""
+        # Asked for each time: what its workers have lost is put there again.
+        shared = self._shared[code.digest] = share(code.digest, code.data)
+        return shared
 
     def note_holder(self, digest: str, worker: str) -> None:
         """Note that a worker has the code."""

@@ -11,14 +11,12 @@ engine.sent_ended(bundle) ─► inbox ─► one attempt of what ran there; the
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from penstock.core.bundling import BUDGET_SECONDS
 from penstock.core.outcomes import raised
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.called_off import CalledOff
@@ -26,13 +24,16 @@ from penstock.remote.cargo import Cargo
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.futures import let_futures_travel
 from penstock.remote.lanes import Lane, Lanes
-from penstock.remote.messages import CANCEL, RECALL, Sent
+from penstock.remote.messages import CANCEL, RECALL
 from penstock.remote.recovery import Recoveries, Recovery, Unrun
 from penstock.remote.reports import Reports
+from penstock.remote.sending import message_of, raw_message
 from penstock.remote.suspects import Suspects
 from penstock.remote.values import ArrivedState
 from penstock.runtime.attempts import TASK_RUN, cancelled_state
+from penstock.runtime.blocking import ServiceThread
 from penstock.states import State, exception_to_crashed_state
+from penstock.task_runners.queues import take_back
 
 logger = logging.getLogger("penstock.remote")
 
@@ -55,7 +56,7 @@ class Dispatcher:
     def __init__(self, engine: Engine, bundles: bool = True) -> None:
         let_futures_travel()
         self.engine = engine
-        self.lanes = Lanes(engine.options_of, self._refuse, bundles)
+        self.lanes = Lanes(self._refuse, bundles)
         self.reports = Reports(self)
         self._called_off = CalledOff(engine, self.header_of)
         self.recoveries = Recoveries(self)
@@ -73,7 +74,7 @@ class Dispatcher:
         self._is_restricted = False
         self.is_closed = False
         self._idle: list[Callable[[], object]] = []
-        self._thread = threading.Thread(target=self._serve, name="penstock-dispatch", daemon=True)
+        self._thread = ServiceThread(target=self._serve, name="penstock-dispatch", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -103,28 +104,25 @@ class Dispatcher:
             call.ticket = [None]
             self._arrivals.append(cargo)
         # While no more can be sent, the next report wakes the thread soon enough.
-        if not self._is_awake and (not self._is_full or self._has_own_places(calls[0])):
+        if not self._is_awake and (not self._is_full or _has_own_places(calls[0].cargo)):
             self.wake()
-
-    def _has_own_places(self, call: Any) -> bool:
-        options = self.engine.options_of(call)
-        return options is not None and options.places is not None
 
     def foresee(self, call: Any) -> None:
         """Take note of a call whose upstreams have not settled: it may travel along with them."""
         call.cargo = cargo = Cargo(call)
-        self._foreseen.append(cargo)
+        try:
+            cargo.options = self.engine.options_of(call)
+        except Exception as exc:
+            call.live.finish(call, raised(exc, TASK_RUN, call.live.now(), cargo.run.key))
+        else:
+            self._foreseen.append(cargo)
 
     def take_back(self, call: Any) -> bool:
         """Take back a call that waits here; tell whether it did."""
         cargo = call.cargo
         if cargo is None or cargo.bundle is not None:
             return False
-        try:
-            call.ticket.pop()
-        except IndexError:
-            return False
-        return True
+        return take_back(call)
 
     def recall(self, call: Any) -> None:
         """Have a call end CANCELLED if it has not started."""
@@ -192,24 +190,25 @@ class Dispatcher:
                 return
             except Empty:
                 pass
-            except Exception:
+            except BaseException:
                 logger.exception("The dispatcher of an engine failed.")
             self._is_awake = False
             try:
                 self._send_ready()
-            except Exception:
+            except BaseException:
                 logger.exception("The dispatcher of an engine failed.")
 
     def _load(self, call: Any) -> Cargo | None:
         """Make the cargo of a call; arguments that cannot travel end it here."""
         cargo = call.cargo = Cargo(call)
-        if call.found is None:
-            # Packed at once: what the caller changes afterwards is not meant for it.
-            try:
+        try:
+            cargo.options = self.engine.options_of(call)
+            if call.found is None:
+                # Packed at once: what the caller changes afterwards is not meant for it.
                 cargo.pack()
-            except Exception as exc:
-                self._refuse(call, exc)
-                return None
+        except Exception as exc:
+            self._refuse(call, exc)
+            return None
         return cargo
 
     def _refuse(self, call: Any, exc: BaseException) -> None:
@@ -235,7 +234,8 @@ class Dispatcher:
             elif cargo.is_suspect or self._suspects.is_one(cargo.run.key):
                 cargo.is_suspect = True
                 self._suspects.take(cargo)
-            elif call.ticket:
+            elif take_back(call):
+                # It gets another ticket with its place in the lane.
                 self.lanes.take(cargo)
         workers = self.engine.workers()
         self._send_suspects(workers)
@@ -264,7 +264,7 @@ class Dispatcher:
         """Send suspects, each on its own."""
         while self.failure is None and (cargo := self._suspects.next(workers)) is not None:
             if self.lanes.pack(cargo) and not self.recoveries.holds_up(cargo):
-                bundle = Bundle(self.engine.options_of(cargo.call), (cargo,))
+                bundle = Bundle(cargo.options, (cargo,))
                 self._suspects.sent(bundle.id, cargo)
                 self._send(bundle)
 
@@ -276,42 +276,28 @@ class Dispatcher:
 
     def _send(self, bundle: Bundle, given: dict[bytes, tuple[Any, ...]] | None = None) -> None:
         self._is_restricted |= bundle.places is not None
-        items, codes = [], {}
-        workers = self.engine.names()
+        self.in_flight[bundle.id] = bundle
         for cargo in bundle.cargo.values():
-            code = cargo.code
-            assert code is not None
-            if code.digest not in codes:
-                codes[code.digest] = self.lanes.codes.to_send(code, workers)
             cargo.bundle = bundle
             cargo.was_started, cargo.worker = False, None
             self.open[cargo.run.key] = cargo
-            if cargo.parts:
-                bundle.parts.update(cargo.parts)
-            if cargo.large:
-                self._share(cargo, bundle)
-            items.append(cargo.item(code.digest, cargo.waits_for))
-        header = self.header_of(bundle)
-        sent = Sent(
-            bundle.id, header, codes, [tuple(item) for item in items], BUDGET_SECONDS, None, given  # type: ignore[misc]
-        )  # fmt: skip
-        self.in_flight[bundle.id] = bundle
-        self.engine.send(bundle, pickle.dumps(tuple(sent), 5))
-
-    def _share(self, cargo: Cargo, bundle: Bundle) -> None:
-        """Put the large buffers of a call where its worker can get them, while it is open."""
-        cargo.shared = []
-        for large in cargo.large:
-            shared = self.engine.share(large.digest, large.buffer)
-            cargo.shared.append(shared)
-            bundle.parts[large.digest] = shared
+        try:
+            header = self.header_of(bundle)
+            data = message_of(bundle, header, self.engine, self.lanes.codes, given)
+            self.engine.send(bundle, data)
+        except Exception as exc:
+            # Nobody else knows of these calls now: they must not be lost.
+            self._sent_ended(bundle, exc, None)
 
     def _send_raw(self, key: bytes, code: bytes, end: Callable[[State], None]) -> None:
         bundle = Bundle.of_raw(key)
         self.reports.expect_raw(key, end)
-        sent = Sent(bundle.id, self.reports.raw_header(), {}, [], BUDGET_SECONDS, (key, code))
         self.in_flight[bundle.id] = bundle
-        self.engine.send(bundle, pickle.dumps(tuple(sent), 5))
+        try:
+            header = self.reports.raw_header()
+            self.engine.send(bundle, raw_message(bundle, header, key, code))
+        except Exception as exc:
+            self._sent_ended(bundle, exc, None)
 
     def header_of(self, bundle: Bundle) -> bytes:
         """Give what workers need to know of the flow run that the calls of a bundle belong to."""
@@ -341,8 +327,8 @@ class Dispatcher:
         call.cargo = None
         if isinstance(state, ArrivedState) and state.fetch is not None and not cargo.is_over:
             self.recoveries.note(cargo, state.fetch)
-        if call.task.hooks and not cargo.is_over:
-            # A hook may wait for other task runs, whose ends pass through this thread.
+        if (call.task.hooks or call.task.retry_condition_fn) and not cargo.is_over:
+            # They may wait for other task runs, whose ends pass through this thread.
             threading.Thread(
                 target=call.finished, args=(state,), name="penstock-hooks", daemon=True
             ).start()
@@ -354,6 +340,8 @@ class Dispatcher:
 
     def _settle_early(self, cargo: Cargo) -> None:
         """Take that the upstreams of a call that travels along have settled here, too."""
+        if cargo.call.cargo is not cargo:
+            return  # its attempt was lost meanwhile
         cargo.is_early = False
         if cargo.report is not None:
             report, cargo.report = cargo.report, None
@@ -419,6 +407,7 @@ class Dispatcher:
     def _lost(self, cargo: Cargo, problem: BaseException) -> None:
         """Decide on a call whose bundle was lost: what ran there has lost an attempt."""
         cargo.bundle = None
+        self.reports.close_mirrors(cargo.run.key, problem)
         if isinstance(cargo, Recovery):
             self.recoveries.lost(cargo, problem)
             return
@@ -450,6 +439,9 @@ class Dispatcher:
         cargo.is_recalled = True
         if cargo.bundle is not None:
             self._called_off.add(cargo.bundle, kind, cargo.run.key)
+        elif kind == RECALL and self.take_back(call):
+            # It was given back just before, and waits here again.
+            call.live.finish(call, cancelled_state(cargo.run))
 
     def _unsent(self, bundle: Bundle) -> None:
         if self._landed(bundle.id) is not None:
@@ -495,3 +487,7 @@ class Dispatcher:
             rings, self._idle = self._idle, []
             for ring in rings:
                 ring()
+
+
+def _has_own_places(cargo: Cargo | None) -> bool:
+    return cargo is not None and cargo.options is not None and cargo.options.places is not None

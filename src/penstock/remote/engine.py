@@ -35,7 +35,7 @@ class Engine(Protocol):
         """Report to a dispatcher from now on."""
 
     def send(self, bundle: Bundle, data: bytes) -> None:
-        """Send a bundle; its end comes through `Dispatcher.sent_ended` or `lost`."""
+        """Send a bundle; its end comes through `Dispatcher.sent_ended`."""
 
     def tell(self, worker: str, data: bytes) -> None:
         """Send a word to a worker."""
@@ -88,6 +88,7 @@ class Bundle:
         self.cargo = {each.run.key: each for each in cargo}
         self.parts: dict[str, Any] = {}
         self.native: Any = None
+        self.watch: Any = None
         self.raw_key: bytes | None = None
         self.name = f"call-{self.id}"
         if len(cargo) == 1:

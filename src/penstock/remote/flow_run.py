@@ -131,8 +131,6 @@ class FlowRunElsewhere:
         # Runs of the driver's, as long as somebody here holds them or waits for their end.
         self._known: WeakValueDictionary[bytes, TaskRun] = WeakValueDictionary()
         self._awaited: dict[bytes, TaskRun] = {}
-        self._told: dict[bytes, State] = {}
-        self._codes_sent: set[int] = set()
         self._questions: dict[int, SimpleQueue[Any]] = {}
         self._numbers = itertools.count(1)
         self.bundles: dict[str, object] = {}

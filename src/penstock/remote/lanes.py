@@ -63,18 +63,15 @@ class Lanes:
     """The lanes of one dispatcher. Used by its thread alone.
 
     Args:
-        options_of: gives the engine's own options for a call.
         refuse: ends a call whose arguments or code cannot travel.
         bundles: False lets no calls travel together.
     """
 
     def __init__(
         self,
-        options_of: Callable[[Any], Options | None],
         refuse: Callable[[Any, Exception], None],
         bundles: bool,
     ) -> None:
-        self._options_of = options_of
         self._refuse = refuse
         self._bundles = bundles
         self.codes = Codes()
@@ -91,7 +88,7 @@ class Lanes:
 
     def foresee(self, cargo: Cargo) -> None:
         """Remember a call with those of its upstreams that have not settled."""
-        if not self._bundles or not cargo.call.task.bundle:
+        if not self._bundles or not cargo.call.task.is_bundled:
             return
         cargo.pace = self._pace_of(cargo.call.task)
         for dependency in list(cargo.call.upstreams):
@@ -156,14 +153,14 @@ class Lanes:
 
     def _lane_of(self, cargo: Cargo) -> Lane:
         task = cargo.call.task
-        options = self._options_of(cargo.call)
+        options = cargo.options
         # What is kept on the same workers is best used there.
-        key = (task.key, task.name, task.bundle, options, cargo.homes())
+        key = (task.key, task.name, task.is_bundled, options, cargo.homes())
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if lane.queue}
-            is_bundled = self._bundles and task.bundle
+            is_bundled = self._bundles and task.is_bundled
             lane = self._lanes[key] = Lane(options, self._pace_of(task), self._numbers, is_bundled)
         return lane
 
@@ -197,7 +194,7 @@ class Lanes:
                     cargo.is_over
                     or cargo.bundle is not None
                     or not cargo.call.upstreams
-                    or self._options_of(cargo.call) != options
+                    or cargo.options != options
                     or not self._is_covered(cargo, together)
                     or not self.pack(cargo)
                 ):

@@ -15,11 +15,13 @@ import io
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
 from types import FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from penstock.core.callables import Decorated, function_reference
 from penstock.core.inputs import SCALARS
@@ -47,8 +49,7 @@ class Large(NamedTuple):
 
     Attributes:
         digest: 16 bytes of BLAKE2b of the content, in hexadecimal.
-        buffer: the content. It may be a view of the user's own array, which must not change
-            until it has been sent.
+        buffer: the content, as it was when it was packed.
     """
 
     digest: str
@@ -173,14 +174,8 @@ def unpack(
         ImportError: a module is missing here; its `name` says which.
         SerializationError: a large content is missing, or a resolver.
     """
-    if resolver is None:
+    with _resolving(resolver):
         return _unpack(data, large)
-    outer = _current.resolver
-    _current.resolver = resolver
-    try:
-        return _unpack(data, large)
-    finally:
-        _current.resolver = outer
 
 
 def pack_code(definition: Decorated | Callable[..., Any]) -> bytes:
@@ -216,13 +211,27 @@ def dump_value(value: object, label: str) -> bytes:
         raise unpicklable(label, value, refusal(exc), _try_out) from exc
 
 
-def unpack_code(data: bytes) -> Any:
+def unpack_code(data: bytes, resolver: Resolver | None = None) -> Any:
     """Undo `pack_code`, on a worker.
+
+    Args:
+        resolver: gives what futures stand for that the code closes over.
 
     Raises:
         ImportError: a module is missing here; its `name` says which.
     """
-    return pickle.loads(data)
+    with _resolving(resolver):
+        return pickle.loads(data)
+
+
+@contextmanager
+def _resolving(resolver: Resolver | None) -> Iterator[None]:
+    outer = _current.resolver
+    _current.resolver = resolver or outer
+    try:
+        yield
+    finally:
+        _current.resolver = outer
 
 
 def dump_bounded(value: object, limit: int) -> bytes | None:
@@ -270,7 +279,7 @@ class _BoundedFile:
         self.left = limit
 
     def write(self, chunk: bytes) -> None:
-        self.left -= len(chunk)
+        self.left -= memoryview(chunk).nbytes  # a large buffer comes as it is
         if self.left < 0:
             raise _Full
         self.chunks.append(bytes(chunk))
@@ -439,8 +448,17 @@ def _new_piece(value: Any) -> Piece | None:
     return Piece("pickle", data, tuple(map(_large, found))) if found else None
 
 
+# One copy of each content, as long as anything on its way refers to it: what the caller does to
+# an array after its submission is not meant for the task run.
+_copies: WeakValueDictionary[str, memoryview] = WeakValueDictionary()
+
+
 def _large(buffer: Buffer) -> Large:
-    return Large(blake2b(buffer, digest_size=16).hexdigest(), buffer)
+    digest = blake2b(buffer, digest_size=16).hexdigest()
+    copy = _copies.get(digest)
+    if copy is None:
+        copy = _copies[digest] = memoryview(bytes(buffer))
+    return Large(digest, copy)
 
 
 def _unpack(data: bytes, large: Mapping[str, Buffer]) -> tuple[object, ...]:

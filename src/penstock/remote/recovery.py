@@ -156,7 +156,7 @@ class Recoveries:
         code, size = cargo.code, cargo.size
         if code is None or self._bytes + size > MOST_BYTES or isinstance(cargo, Recovery):
             return
-        options = self._dispatcher.engine.options_of(cargo.call)
+        options = cargo.options
         recipe = fetch.recipe = Recipe(cargo, code, options)
         self._bytes += size
         weakref.finalize(recipe, self._release, size).atexit = False

@@ -94,6 +94,11 @@ class Reports:
         if self._requests is not None:
             self._requests.close()
 
+    def close_mirrors(self, key: bytes, problem: BaseException) -> None:
+        """End the runs that were called in an attempt that is lost."""
+        if self._requests is not None:
+            self._requests.close_mirrors(key, problem)
+
     def fail(self, problem: BaseException) -> None:
         """Tell the flow run that the engine is gone."""
         if self._live is not None:
@@ -181,9 +186,11 @@ class Reports:
             if cargo.code is not None:
                 self._dispatcher.lanes.codes.note_holder(cargo.code.digest, worker)
         paces.setdefault(cargo.pace, []).append((ended_at - began_at) / 1e9)
-        ended_at = max(ended_at, run.started_at or 0)
+        # Clocks of machines differ: nothing ends before it began.
+        ended_at = max(ended_at, run.started_at or 0, run.changed_at or 0)
         if place is None:
             state = state_from_record(how, key)
+            state.at = max(state.at, run.started_at or 0, run.changed_at or 0)
         else:
             value = Value(*place)
             fetch = None

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
+from penstock.errors import CrashedRun, WorkerLost
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
 from penstock.remote.values import ArrivedState, whole
 from penstock.runs import TaskRun
+from penstock.runtime.blocking import ServiceThread
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.futures import TaskFuture
 from penstock.states import State, StateType, exception_to_crashed_state
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from penstock.remote.dispatch import Dispatcher
 
 logger = logging.getLogger("penstock.remote")
+_PATIENCE_SECONDS = 3.0
 
 
 class Requests:
@@ -91,16 +94,20 @@ class Requests:
     def _later(self, function: Callable[..., None], *arguments: Any) -> None:
         self._queue.put((function, arguments))
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve, name="penstock-requests", daemon=True
-            )
+            self._thread = ServiceThread(target=self._serve, name="penstock-requests", daemon=True)
             self._thread.start()
 
+    def close_mirrors(self, key: bytes, problem: BaseException) -> None:
+        """End the runs that were called in an attempt that is lost, in the dispatcher's thread."""
+        self._mirrors.lose(key, problem)
+
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and the runs of which no worker will tell the end any more."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
+            self._thread.join(_PATIENCE_SECONDS)
+        problem = WorkerLost("Its worker never told how it ended.")
+        self._dispatcher.post(self._mirrors.close, problem)
 
     def _serve(self) -> None:
         while (work := self._queue.get()) is not None:
@@ -153,6 +160,9 @@ class Requests:
         run = self._known.get(key)
         if run is not None:
             self._live.when_over(run, lambda run: self._tell_end(worker, run))
+            return
+        unknown = CrashedRun("The flow run knows no such task run: its future is of another one.")
+        self._tell(worker, (END, key, self._outcome(exception_to_crashed_state(unknown))))
 
     def _submit(
         self,
@@ -217,7 +227,7 @@ class Requests:
     def _task_of(self, code: bytes) -> Any:
         task = self._tasks.get(code)
         if task is None:
-            task = self._tasks[code] = unpack_code(code)
+            task = self._tasks[code] = unpack_code(code, self._resolve)
         return task
 
     def _awaited(self, waited: tuple[tuple[bytes | None, Any, bool], ...]) -> Found | None:

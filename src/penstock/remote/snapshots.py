@@ -14,9 +14,12 @@ from penstock.core.identity import run_identity
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
 from penstock.remote.failures import state_from_record, state_to_record
 from penstock.runs import FlowRun, Run, TaskRun
-from penstock.states import State, StateType
+from penstock.runtime.errors import describe
+from penstock.runtime.task_runs import settle
+from penstock.states import State, StateType, exception_to_crashed_state
 
-# Ended runs whose numbers are remembered, should their code still ask for its name.
+# Ended runs whose numbers are remembered, should their code still ask for its name; and runs
+# that were lost, should they still be reported on.
 _MOST_NUMBERS = 10_000
 _ALWAYS = ("key", "created_at", "type")
 _RARELY = (
@@ -84,10 +87,14 @@ class Mirrors:
         self._runs: dict[bytes, Any] = {}
         self._flows: dict[bytes, _MirroredFlowRun] = {}
         self._numbers: OrderedDict[bytes, int] = OrderedDict()
+        self._lost: OrderedDict[bytes, None] = OrderedDict()
+        self._is_closed = False
 
     def take(self, kind: int, what: tuple[str, Any, bytes | None]) -> None:
         """Record a change that happened on a worker."""
         sort, fields, flow_key = what
+        if self._is_late(sort, fields, flow_key):
+            return
         if sort == "task":
             if kind == TASK:
                 self._recorder.record(TASK, fields)
@@ -101,6 +108,78 @@ class Mirrors:
         run = self._runs.get(key)
         number: int | None = self._numbers.get(key) if run is None else run.number
         return number
+
+    def lose(self, key: bytes, problem: BaseException) -> None:
+        """End the runs below a run whose worker is lost: nobody else tells how they ended."""
+        if self._runs or self._flows:
+            self._crash_below([key], problem)
+
+    def close(self, problem: BaseException) -> None:
+        """End all runs that are still open, and take in nothing more."""
+        self._is_closed = True
+        above = {key: self._parent_of(key) for key in [*self._runs, *self._flows]}
+        self._crash_below([key for key in above.values() if key not in above], problem)
+
+    def _is_late(self, sort: str, fields: Any, flow_key: bytes | None) -> bool:
+        """Tell whether a change is one of a run that was lost, or of one below."""
+        if self._is_closed:
+            return True
+        if sort == "task" or not self._lost:
+            return False
+        above = (fields["key"], fields.get("parent_key"), fields.get("parent"), flow_key)
+        if self._lost.keys().isdisjoint(above):
+            return False
+        self._note_lost(fields["key"])
+        return True
+
+    def _note_lost(self, key: bytes) -> None:
+        self._lost[key] = None
+        while len(self._lost) > _MOST_NUMBERS:
+            self._lost.popitem(last=False)
+
+    def _parent_of(self, key: bytes) -> bytes | None:
+        """Give the run in which an open run was made: a task run, else a flow run."""
+        flow = self._flows.get(key)
+        if flow is not None:
+            return None if flow.flow_run.parent is None else flow.flow_run.parent.key
+        run = self._runs[key]
+        if run.parent_key in self._runs or not isinstance(run.live, _MirroredFlowRun):
+            parent: bytes | None = run.parent_key
+            return parent
+        return run.live.flow_run.key
+
+    def _crash_below(self, roots: Sequence[bytes | None], problem: BaseException) -> None:
+        """End what is open below some runs as CRASHED, each before the one it was made in."""
+        below: dict[bytes | None, list[bytes]] = {}
+        for key in [*self._runs, *self._flows]:
+            below.setdefault(self._parent_of(key), []).append(key)
+        found: list[bytes] = []
+        rest = [key for root in dict.fromkeys(roots) for key in below.pop(root, ())]
+        while rest:
+            key = rest.pop()
+            found.append(key)
+            rest += below.pop(key, ())
+        for key in reversed(found):
+            self._crash(key, problem)
+
+    def _crash(self, key: bytes, problem: BaseException) -> None:
+        flow = self._flows.pop(key, None)
+        run: Run = self._runs[key] if flow is None else flow.flow_run
+        state = exception_to_crashed_state(problem)
+        # Clocks of machines differ: nothing ends before it began.
+        state.at = max(state.at, run.changed_at or run.started_at or run.created_at)
+        self._note_lost(key)
+        if isinstance(run, TaskRun):
+            # What was lost with it is told of the run that was sent there.
+            run.looked_at = True
+            settle(run, state, self._recorder)
+            self._note_end(run, state)
+            return
+        state.run_key = key
+        run.close(state)
+        run.error = describe(problem)
+        self._recorder.record(ENDED, run)
+        run.outcome = state
 
     def _take_flow_run(self, kind: int, fields: dict[str, Any]) -> None:
         key = fields["key"]
@@ -147,16 +226,20 @@ class Mirrors:
         _apply(run, fields)
         self._recorder.record(kind, run)
         if kind == ENDED and run.last is not None:
-            if is_ours:
-                self._live.note_end(run, run.last)
-                if run.error is not None and not run.looked_at:
-                    # Somebody who has its future may look at it yet.
-                    self._live.export(run)
-            run.outcome = run.last
-            del self._runs[key]
-            self._numbers[key] = run.number
-            while len(self._numbers) > _MOST_NUMBERS:
-                self._numbers.popitem(last=False)
+            self._note_end(run, run.last)
+
+    def _note_end(self, run: TaskRun, state: State) -> None:
+        """Take that the end of a task run is recorded."""
+        if run.live is self._live:
+            self._live.note_end(run, state)
+            if run.error is not None and not run.looked_at:
+                # Somebody who has its future may look at it yet.
+                self._live.export(run)
+        run.outcome = state
+        del self._runs[run.key]
+        self._numbers[run.key] = run.number
+        while len(self._numbers) > _MOST_NUMBERS:
+            self._numbers.popitem(last=False)
 
 
 def _apply(run: Run, fields: dict[str, Any]) -> None:

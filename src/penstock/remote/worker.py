@@ -104,13 +104,26 @@ class Bundle:
             except IndexError:
                 return
             claims = self.live.claims
-            if claims.setdefault(item.key, self) is RECALLED:
-                pass  # it was called off, and its driver knows
+            if self._claim(item.key) is RECALLED:
+                claims.pop(item.key, None)  # it was called off, and its driver knows
             elif any(key not in self.values for key in item.waits_for):
                 self.live.outbox.add(GIVEN_BACK, [item.key])
             else:
                 self._execute(item)
-            claims.pop(item.key, None)
+            if claims.get(item.key) is self:
+                # The next attempt may have begun while the code of this one went on.
+                claims.pop(item.key, None)
+
+    def _claim(self, key: bytes) -> object:
+        """Claim a task run, also from an attempt that is over; give who has it: this, or nobody."""
+        claims = self.live.claims
+        claim = claims.setdefault(key, self)
+        while claim is not self and claim is not RECALLED:
+            # Each step is atomic: a word to call it off is seen, whenever it comes.
+            claim = claims.pop(key, None)
+            if claim is not RECALLED:
+                claim = claims.setdefault(key, self)
+        return claim
 
     def tick(self) -> None:
         """Tell the driver what has happened; give back the rest when it takes too long."""
@@ -138,11 +151,12 @@ class Bundle:
             self.live.outbox.add(GIVEN_BACK, keys)
 
     def _execute(self, item: Item) -> None:
-        if item.is_suspect:
-            # Before its arguments are unpacked, which may be what kills.
-            self.live.outbox.confirm(STARTED, item.key, item.attempt + 1, time_ns())
         try:
-            call = self._call_of(item)
+            task = self._code_of(item.code)
+            if item.is_suspect:
+                # Before its arguments are unpacked, which may be what kills.
+                self.live.outbox.confirm(STARTED, item.key, item.attempt + 1, time_ns())
+            call = self._call_of(item, task)
         except CodeMissing:
             self.live.outbox.add(CODE_MISSING, item.key, item.code)
             return
@@ -181,8 +195,7 @@ class Bundle:
             return explained
         return exc
 
-    def _call_of(self, item: Item) -> TaskCall:
-        task = self._code_of(item.code)
+    def _call_of(self, item: Item, task: Any) -> TaskCall:
         values = unpack(item.data, self.parts, resolver=self._resolve) if item.data else ()
         run = WorkerTaskRun(task, item.key, item.created_at)
         run.values = values
@@ -208,10 +221,10 @@ class Bundle:
     def _code_of(self, digest: str) -> Any:
         task = _codes.get(digest)
         if task is None:
-            data = self.sent.code[digest]
+            data = self.sent.code[digest] or self.parts.get(digest)
             if data is None:
                 raise CodeMissing(digest)
-            task = _codes[digest] = unpack_code(data)
+            task = _codes[digest] = unpack_code(data, self._resolve)
             while len(_codes) > _MOST_CODES:
                 _codes.popitem(last=False)
         return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TypeVar
@@ -10,6 +11,15 @@ T = TypeVar("T")
 # A thread other than the main one can only be interrupted between two waits; and a signal that
 # reaches the main thread just before it blocks is only noticed after that.
 _SLICE_SECONDS = 0.25
+
+
+class ServiceThread(threading.Thread):
+    """A thread that task runs depend on: it must never wait for one itself."""
+
+
+def is_service_thread() -> bool:
+    """Tell whether the calling thread must not wait for task runs, nor execute any."""
+    return isinstance(threading.current_thread(), ServiceThread)
 
 
 def take(queue: SimpleQueue[T], timeout: float | None = None) -> T | None:

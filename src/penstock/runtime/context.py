@@ -48,7 +48,8 @@ def checked_tags(names: object) -> frozenset[str]:
     for name in listed:
         if not isinstance(name, str):
             raise InvalidOptionError(f"A tag must be a text, not {name!r}.")
-    return frozenset(listed)
+    # Plain texts: they travel to other processes.
+    return frozenset(str(name) for name in listed)
 
 
 class RunContext:

@@ -37,7 +37,7 @@ from penstock.runtime.cancellation import (
     is_stopped,
     stop_all,
 )
-from penstock.runtime.in_caller import end_in_caller, loop_in_caller
+from penstock.runtime.in_caller import end_in_caller, loop_in_caller, off_service_threads
 from penstock.runtime.loops import FlowLoop
 from penstock.runtime.runners import Runners
 from penstock.runtime.settling import call_back, call_when_over, take_turn
@@ -295,6 +295,9 @@ class LiveFlowRun:
             self._place(placeable)
 
     def _place(self, calls: Sequence[TaskCall]) -> None:
+        off_service_threads(self._place_here, calls)
+
+    def _place_here(self, calls: Sequence[TaskCall]) -> None:
         try:
             calls[0].runner.place(calls)
         except Exception as exc:
@@ -423,8 +426,7 @@ class LiveFlowRun:
 
     def open_calls(self) -> list[tuple[TaskRun, TaskCall]]:
         """Give the task runs that are open, with their calls."""
-        # Copied in one step: making tuples may start the garbage collector, in whose course
-        # other threads may change the dictionary.
+        # Copied in one step: making tuples may let other threads change the dictionary.
         return list(self._open.copy().items())
 
     def now(self) -> int:

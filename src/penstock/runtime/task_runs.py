@@ -12,7 +12,7 @@ from penstock.core.inputs import Found
 from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, run_life
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
-from penstock.errors import InvalidNameError
+from penstock.errors import InvalidNameError, TerminationSignal
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
@@ -152,7 +152,9 @@ def ask_retry(task: Any, run: TaskRun, command: AskRetry) -> State | None:
     try:
         if task.retry_condition_fn(task, run, command.state):
             return None
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
+        if isinstance(exc, TerminationSignal):
+            raise
         exc.__context__ = command.state.data
         return raised(exc, "Retry condition", time_ns(), run.key)
     return command.state

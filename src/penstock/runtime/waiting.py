@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from penstock.errors import BlockingWaitError, DeadlockError
 from penstock.runs import FlowRun, TaskRun
-from penstock.runtime.blocking import take
+from penstock.runtime.blocking import is_service_thread, take
 from penstock.runtime.context import current_run
 from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
@@ -194,6 +194,11 @@ def _circle(waiter: TaskRun, run: TaskRun, came_from: dict[TaskRun, TaskRun | No
 
 
 def _refuse_to_block_the_loop(run: TaskRun) -> None:
+    if is_service_thread() and run.outcome is None:
+        raise BlockingWaitError(
+            f"Waiting here for task run {run.name!r} would block the thread that has to take in "
+            "its end. Do not wait for task runs in a done callback."
+        )
     if "asyncio" not in sys.modules or run.live is None or run.outcome is not None:
         return
     if running_loop() is not None and _needs_this_loop(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -98,3 +99,16 @@ def test_performance_report(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     run(DaskTaskRunner(cluster_kwargs=THREADS, performance_report_path=target))
     assert "double" in target.read_text("utf-8")
+
+
+def test_no_worker_of_this_process_is_kept() -> None:
+    from distributed import Worker, core
+
+    from penstock.task_runners.dask import worker
+
+    for _ in range(2):
+        run(DaskTaskRunner(cluster_kwargs=THREADS))
+    core._expects_comm.cache_clear()  # Dask itself keeps them in it
+    gc.collect()
+    assert not worker._ports
+    assert not [one for one in gc.get_objects() if type(one) is Worker]

@@ -36,7 +36,7 @@ from penstock.task_runners.dask.relay import (
     WORD,
     Relay,
 )
-from penstock.task_runners.dask.resources import merged, spelled
+from penstock.task_runners.dask.resources import check, merged, spelled
 from penstock.task_runners.dask.watch import Watch
 from penstock.task_runners.dask.worker import Whole, run
 
@@ -62,7 +62,7 @@ async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> DaskEngine:
     async def connect() -> DaskEngine:
         owns_cluster = runner.cluster is None and runner.address is None
         client, check = await runner.connect(inside)
-        engine = DaskEngine(client, owns_cluster)
+        engine = DaskEngine(client, owns_cluster, runner)
         # Each takes some milliseconds of waiting.
         await asyncio.gather(check, engine.open(inside))
         return engine
@@ -82,8 +82,9 @@ class DaskEngine:
         client: connected, with `asynchronous=True`, on the running loop.
     """
 
-    def __init__(self, client: Client, owns_cluster: bool) -> None:
+    def __init__(self, client: Client, owns_cluster: bool, runner: Any) -> None:
         self.client = client
+        self.runner = runner
         self.reply_to = client.id
         self.owns_cluster = owns_cluster
         self._loop = asyncio.get_running_loop()
@@ -147,8 +148,11 @@ class DaskEngine:
             return None
         places = {name: value for name, value in given.items() if name in _PLACES}
         others = {name: value for name, value in given.items() if name in _OTHERS}
-        if resources and not callable(annotated := places.get("resources", {})):
-            places["resources"] = merged(resources, annotated)
+        annotated = places.get("resources")
+        if annotated and not callable(annotated):
+            check(self.runner, self, call.task.name, annotated)
+        if resources and not callable(annotated):
+            places["resources"] = merged(resources, annotated or {})
         if not callable(others.setdefault("priority", call.priority)):
             call.priority = others["priority"]
         return Options(_frozen(places) if places else None, _frozen(others))
@@ -194,17 +198,19 @@ class DaskEngine:
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
         self._say({"op": WORD, "key": bundle.name, "data": data})
 
-
     def _say(self, message: dict[str, Any]) -> None:
         with suppress(Exception):
             self.client._send_to_scheduler({**message, "client": self.client.id})
 
     def share(self, digest: str, buffer: Any) -> Shared:
+        if not self._names:
+            # There is nobody to keep it, and what makes workers come is the bundle.
+            return Shared(_as_bytes(buffer))
         shared = self._shared.get(digest)
         if shared is None or shared.is_lost:
             future = self._wait(
                 lambda: self.client.scatter(
-                    bytes(buffer), hash=False, direct=self.owns_cluster or None
+                    _as_bytes(buffer), hash=False, direct=self.owns_cluster or None
                 )
             )
             shared = self._shared[digest] = Shared(future)
@@ -268,17 +274,24 @@ class DaskEngine:
         return {name: options for name, options in told.items() if "resources" in options}
 
     def _unsent(self, key: str) -> None:
-        bundle = self._sent.get(key)
+        bundle = self._sent.pop(key, None)
         if bundle is not None and self._dispatcher is not None:
             self._dispatcher.unsent(bundle)
+            # Dask has forgotten it: it would be watched for ever.
+            bundle.native = None
+            if bundle.watch is not None:
+                bundle.watch.cancel()
 
     def _watch(self, bundle: Bundle, future: Future[Any]) -> None:
-        self._keep(self._watch_bundle(bundle, future), _BUNDLE)
+        bundle.watch = self._keep(self._watch_bundle(bundle, future), _BUNDLE)
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None], name: str | None = None) -> None:
+    def _keep(
+        self, coroutine: Coroutine[Any, Any, None], name: str | None = None
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine, name=name)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
+        return task
 
     async def _stop_watching(self) -> None:
         bundles = [task for task in self._watches if task.get_name() == _BUNDLE]
@@ -328,7 +341,7 @@ class DaskEngine:
 def _explained(problem: BaseException) -> BaseException:
     """Say what it means that a bundle could not even be started."""
     if isinstance(problem, ImportError):
-        return type(problem)(
+        return ImportError(
             f"{problem} on a worker: the same release of Penstock must be installed there."
         )
     return WorkerLost(f"Dask could not run the task run: {describe_exception(problem)}")
@@ -350,6 +363,12 @@ def _thawed(value: Any) -> Any:
     if isinstance(value, tuple) and value and value[0] == "list":
         return [_thawed(each) for each in value[1]]
     return value
+
+
+def _as_bytes(buffer: Any) -> bytes:
+    """Give the bytes of a buffer: what it was made of, without a copy, where those are bytes."""
+    whole = buffer.obj if isinstance(buffer, memoryview) else buffer
+    return whole if isinstance(whole, bytes) else bytes(buffer)
 
 
 async def _awaited(function: Callable[[], Any]) -> Any:

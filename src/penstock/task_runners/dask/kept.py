@@ -22,15 +22,19 @@ def is_gone(native: Future[Any] | None) -> bool:
 
 
 class Shared:
-    """A large buffer on the cluster; released there when nobody holds this any more."""
+    """A large buffer on the cluster; released there when nobody holds this any more.
 
-    def __init__(self, native: Future[Any]) -> None:
+    Args:
+        native: what Dask has of it; the bytes themselves where no worker is there to keep them.
+    """
+
+    def __init__(self, native: Future[Any] | bytes) -> None:
         self.native = native
 
     @property
     def is_lost(self) -> bool:
         """Whether the workers that had it have died."""
-        return is_gone(self.native)
+        return not isinstance(self.native, bytes) and is_gone(self.native)
 
 
 class DaskFetch(Fetch):

@@ -7,31 +7,44 @@ import pickle
 import threading
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from dask.sizeof import sizeof
 from distributed import CancelledError, Future, Worker, get_client, get_worker, rejoin, secede
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
+from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
-_ports: dict[str, DaskPort] = {}
+# A worker in the driver's own process ends before the process does.
+_ports: WeakKeyDictionary[Worker, DaskPort] = WeakKeyDictionary()
 
 
 class DaskPort:
-    """A worker, as the code that runs on it uses it. Thread-safe."""
+    """A worker, as the code that runs on it uses it. Thread-safe.
+
+    Flow runs are remembered with their port: it does not keep the worker alive.
+    """
 
     lost: tuple[type[BaseException], ...] = (CancelledError, asyncio.CancelledError)
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address
-        self._worker = worker
+        self._worker_ref = ref(worker)
         loop: Any = worker.loop
         self._loop = loop.asyncio_loop
         # Whether a thread has left its place by `leave`.
         self._away = threading.local()
         worker.stream_handlers[WORD] = self._take_word
+
+    @property
+    def _worker(self) -> Worker:
+        worker = self._worker_ref()
+        if worker is None:
+            raise WorkerLost(f"The worker {self.worker} has ended.")
+        return worker
 
     def send(self, reply_to: Any, data: bytes) -> None:
         message = {"op": REPORT, "driver": reply_to, "data": data}
@@ -117,9 +130,9 @@ def run(reply_to: str, data: bytes, names: list[str], *parts: Any) -> None:
 
 def _port() -> DaskPort:
     worker = get_worker()
-    port = _ports.get(worker.address)
+    port = _ports.get(worker)
     if port is None:
-        port = _ports[worker.address] = DaskPort(worker)
+        port = _ports[worker] = DaskPort(worker)
     return port
 
 

@@ -103,7 +103,7 @@ class _Run:
 
     is_over = True
     custom_name = None
-    started_at = 0
+    started_at = changed_at = 0
 
     def __init__(self, recipe: Recipe) -> None:
         self.name = recipe.name

@@ -133,7 +133,9 @@ class Requests:
 
     def _run_that_is_open(self, key: bytes) -> TaskRun | None:
         cargo = self._dispatcher.open.get(key)
-        return None if cargo is None else cargo.run
+        run = None if cargo is None else cargo.run
+        # A value that is made again has a stand-in there, which is no task run.
+        return run if isinstance(run, TaskRun) else None
 
     def _look_at(self, key: bytes) -> None:
         run = self._known.get(key)

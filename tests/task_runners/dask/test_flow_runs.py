@@ -106,9 +106,13 @@ def test_no_worker_of_this_process_is_kept() -> None:
 
     from penstock.task_runners.dask import worker
 
+    def workers() -> list[Worker]:
+        return [one for one in gc.get_objects() if type(one) is Worker]
+
+    before = {id(one) for one in workers()}  # of other tests, whose tracebacks may hold them
     for _ in range(2):
         run(DaskTaskRunner(cluster_kwargs=THREADS))
     core._expects_comm.cache_clear()  # Dask itself keeps them in it
     gc.collect()
-    assert not worker._ports
-    assert not [one for one in gc.get_objects() if type(one) is Worker]
+    assert not [one for one in workers() if id(one) not in before]
+    assert not [one for one in worker._ports if id(one) not in before]

@@ -296,12 +296,12 @@ async def _client(
         # The client has the same limit for each of its steps, and says more when one is over.
         async with asyncio.timeout(limit + GRACE):
             await client
-    except (TypeError, ValueError, KeyError) as exc:
+    except (TypeError, KeyError) as exc:
         raise EngineError(
             f"A client of the Dask scheduler at {place.address!r} cannot be opened: {_said(exc)}. "
             "Check `client_kwargs` and the address."
         ) from exc
-    except (OSError, ImportError) as exc:
+    except (OSError, ValueError, ImportError) as exc:
         raise EngineUnreachable(
             f"No Dask scheduler answers at {place.address!r} (tried for {limit:g} seconds): "
             f"{_said(exc)}. {place.hint}Check the address and that the scheduler runs; "

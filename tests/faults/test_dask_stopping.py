@@ -29,9 +29,9 @@ def test_g3_a_stuck_worker_thread(
 
     @task(timeout_seconds=0.2)
     def stick() -> None:
-        import penstock.remote.worker
+        from penstock.task_runners.dask.worker import DaskPort
 
-        penstock.remote.worker.STUCK_SECONDS = 0.5
+        DaskPort.patience = 0.5
         begun.add("stick")
         try:
             while True:

@@ -90,6 +90,7 @@ class LocalPort:
 
     worker = "local"
     lost: tuple[type[BaseException], ...] = ()
+    patience = 10.0
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine

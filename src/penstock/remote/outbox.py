@@ -25,9 +25,12 @@ class Port(Protocol):
     Attributes:
         worker: the name of the worker in the history.
         lost: what `fetch` raises for a value that is lost.
+        patience: seconds for which the code of a task run that has been ended may go on before
+            the driver is told that it is stuck.
     """
 
     worker: str
+    patience: float
     lost: tuple[type[BaseException], ...]
 
     def send(self, reply_to: Any, data: bytes) -> None:

@@ -46,8 +46,6 @@ from penstock.runtime.prints import record_prints
 from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
 
 _MOST_CODES = 1000
-STUCK_SECONDS = 10.0
-"""How long the code of a task run that has been ended may go on before the driver is told."""
 _codes: OrderedDict[str, Any] = OrderedDict()
 
 
@@ -134,7 +132,7 @@ class Bundle:
             self._told = run
             self.live.tell_start(run, run.attempt, run.attempt_started_at)
         ended_at = self._ended_at
-        if ended_at is not None and monotonic() > ended_at + STUCK_SECONDS:
+        if ended_at is not None and monotonic() > ended_at + self.live.outbox.port.patience:
             self._ended_at = None
             self.live.outbox.add(STUCK)
         self.live.outbox.flush()

@@ -29,6 +29,7 @@ class DaskPort:
     """
 
     lost: tuple[type[BaseException], ...] = (CancelledError, asyncio.CancelledError)
+    patience = 10.0
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address

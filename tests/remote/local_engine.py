@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle
+from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.flow_run import hear
+from penstock.remote.outbox import Port
 from penstock.remote.runner import RemoteTaskRunner
 from penstock.remote.values import Fetch
 from penstock.remote.worker import run_bundle
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Executes bundles on threads, through the same bytes as other engines."""
 
     def __init__(self, threads: int) -> None:
@@ -64,10 +64,14 @@ class LocalEngine:
     def share(self, digest: str, buffer: Any) -> Any:
         return Kept(self, digest, bytes(buffer))
 
-    def fetcher(self, name: str, worker: str) -> Any:
+    def put(self, value: Any) -> Any:
+        return value
+
+    def fetcher(self, name: str | None, worker: str) -> Any:
+        assert name is not None  # nothing is ever lost here
         return Kept(self, name, self.kept.pop(name))
 
-    def options_of(self, call: Any) -> Hashable:
+    def options_of(self, call: Any) -> Options | None:
         return None
 
     def is_stuck(self, worker: str) -> None:
@@ -85,7 +89,7 @@ class Kept(Fetch):
         return self.native
 
 
-class LocalPort:
+class LocalPort(Port):
     """A worker thread's way to the driver."""
 
     worker = "local"

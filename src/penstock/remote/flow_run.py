@@ -114,7 +114,7 @@ class FlowRunElsewhere:
         self.flow_run.preview = header.flow_preview
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
-        self.outbox = Outbox(port, header.reply_to)
+        self.outbox = port.open_outbox(header.reply_to)
         self.recorder = WorkerRecorder(self.outbox)
         self.flow_run.recorder = self.recorder
         self.task_runner: Any = None

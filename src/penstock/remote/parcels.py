@@ -265,6 +265,53 @@ def dump_bounded(value: object, limit: int) -> bytes | None:
         return None
 
 
+def dump_into(file: Any, value: object) -> list[memoryview]:
+    """Pickle a value into a file, except its large buffers: those are given, and go without a copy.
+
+    What is written are large pieces as they are, so no more memory is taken than for the value.
+
+    Args:
+        file: can write, seek, tell and truncate.
+    """
+    begin = file.tell()
+    found: list[Any] = []
+    if not _by_value_modules():
+        try:
+            pickle.Pickler(_Watched(file), 5, buffer_callback=_collector(found)).dump(value)
+            return found
+        except OSError:
+            raise
+        except BaseException as exc:
+            refusal(exc)
+        file.seek(begin)
+        file.truncate()
+        found.clear()
+    _pickler()(_Whole(file), 5, buffer_callback=_collector(found)).dump(value)
+    return found
+
+
+class _Whole:
+    """A file without a buffer of its own, which takes every chunk to its end."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, chunk: Any) -> None:
+        rest = memoryview(chunk).cast("B")
+        while rest.nbytes:
+            rest = rest[self._file.write(rest) :]
+
+
+class _Watched(_Whole):
+    """Refuses what plain pickle would look up in `__main__`."""
+
+    def write(self, chunk: Any) -> None:
+        # What is looked up is named in a short chunk; long ones are contents.
+        if len(chunk) < LARGE_BYTES and _SCRIPT in bytes(chunk):
+            raise pickle.PicklingError("It may refer to `__main__`.")
+        super().write(chunk)
+
+
 class _Full(Exception):
     """The pickle would be longer than allowed."""
 

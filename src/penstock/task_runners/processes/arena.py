@@ -133,17 +133,15 @@ class OwnArena(Arena):
     def __init__(self) -> None:
         self._held: set[str] = set()
         self._is_closed = False
-        places = [_MEMORY, Path(tempfile.gettempdir())]
         folders = []
         self._locks = []
-        for place in places:
-            _sweep(place)
+        for place in _places():
             with suppress(OSError):
                 folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
                 folders.append(folder)
                 self._locks.append(_lock(folder))
         if not folders:
-            raise OSError(f"Neither of {', '.join(map(str, places))} can be written to.")
+            raise OSError(f"None of {', '.join(map(str, _places()))} can be written to.")
         super().__init__(tuple(folders))
 
     def hold(self, holder: Any, name: str) -> None:
@@ -176,27 +174,31 @@ def _lock(folder: str) -> int:
     return handle
 
 
-def _sweep(place: Path) -> None:
+def sweep() -> None:
     """Remove the folders of owners that are dead."""
-    for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            # The owner of a new one may be about to lock it.
-            if folder.stat().st_mtime < time() - _NEW_SECONDS:
-                remove_if_dead(str(folder))
+    for place in _places():
+        for folder in place.glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                _remove_if_dead(folder)
 
 
-def remove_if_dead(folder: str) -> None:
-    """Remove a folder unless its owner lives.
-
-    Raises:
-        OSError: it lives, or the folder is not there.
-    """
-    handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+def _remove_if_dead(folder: Path) -> None:
+    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        # The owner of a new one may be about to lock it.
+        if folder.stat().st_mtime < time() - _NEW_SECONDS or _was_used(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
+
+
+def _was_used(folder: Path) -> bool:
+    return any(entry.name != _LOCK for entry in folder.iterdir())
+
+
+def _places() -> list[Path]:
+    return [_MEMORY, Path(tempfile.gettempdir())]
 
 
 def _private(path: str, flags: int) -> int:

@@ -67,6 +67,9 @@ class Crew:
         self.waiting: deque[Order] = deque()
         self._members: dict[WorkerProcess, Member] = {}
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
@@ -121,9 +124,9 @@ class Crew:
         if not order.is_short:
             return None
         for member in self:
-            if member.ahead is None and not member.is_away and not member.is_leaving:
-                if member.now is not None and member.now.is_short:
-                    return member
+            is_staying = not member.is_away and not member.is_leaving
+            if is_staying and member.ahead is None and member.now and member.now.is_short:
+                return member
         return None
 
     def give(self, member: Member, order: Order) -> None:

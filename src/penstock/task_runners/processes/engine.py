@@ -25,6 +25,7 @@ from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import CANCEL, ENDED, STARTED
 from penstock.runtime.attempts import timed_out_state
+from penstock.task_runners.processes.arena import OwnArena
 from penstock.task_runners.processes.crew import Crew, Member, Order, is_short
 from penstock.task_runners.processes.deaths import Deaths
 from penstock.task_runners.processes.frames import (
@@ -42,9 +43,10 @@ from penstock.task_runners.processes.frames import (
 from penstock.task_runners.processes.kept import KeptValue, SharedBuffer
 from penstock.task_runners.processes.limits import Limits, Overdue
 from penstock.task_runners.processes.port import BUFFER, VALUE, Load
-from penstock.task_runners.processes.supervisor import Supervisor, WorkerProcess
+from penstock.task_runners.processes.supervisor import WorkerProcess, join
 
 logger = logging.getLogger("penstock.task_runner.processpool")
+_PATIENCE_SECONDS = 2.0
 _MOST_STILLBORN = 3
 """Workers that may end one after another before they are ready; then there is no use in more."""
 
@@ -73,13 +75,26 @@ class ProcessEngine(Engine):
         self._reports: dict[WorkerProcess, int] = {}
         self._stillborn = 0
         self._is_closing = False
-        self._supervisor = Supervisor(self, initializer)
-        self._arena = self._supervisor.arena
+        self._initializer = initializer
+        self._arena = OwnArena()
+        self._supervisor = join(self)
+        self._all_gone = threading.Event()
 
     def close(self) -> None:
-        """End the workers; blocks until they are gone."""
-        self._is_closing = True
-        self._supervisor.close()
+        """End the workers, kindly if they let themselves be; blocks until they are gone."""
+        with self._lock:
+            self._is_closing = True
+            for member in self._crew:
+                self._supervisor.tell(member.worker, BYE)
+            if not self._crew:
+                self._all_gone.set()
+        if not self._all_gone.wait(_PATIENCE_SECONDS):
+            with self._lock:
+                for member in self._crew:
+                    self._supervisor.kill(member.worker)
+            self._all_gone.wait(_PATIENCE_SECONDS)
+        self._supervisor.leave(self)
+        self._arena.close()
 
     def listen(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -184,6 +199,8 @@ class ProcessEngine(Engine):
                 self._heard().sent_ended(member.now.bundle, WorkerLost(text), worker.name)
             if not member.is_ready and not self._is_closing:
                 self._note_stillborn(text)
+            if self._is_closing and not self._crew:
+                self._all_gone.set()
             self._place()
 
     def lost(self) -> None:
@@ -261,7 +278,9 @@ class ProcessEngine(Engine):
             order = crew.waiting[0]
             member = crew.free()
             if member is None and crew.has_room():
-                member = crew.add(self._supervisor.start_worker())
+                member = crew.add(
+                    self._supervisor.start_worker(self, self._arena, self._initializer)
+                )
             member = member or crew.soon_free(order)
             if member is None:
                 return

@@ -22,7 +22,7 @@ from struct import Struct
 
 # Loaded here, once for all workers.
 from penstock.task_runners.processes import worker
-from penstock.task_runners.processes.arena import remove_if_dead
+from penstock.task_runners.processes.arena import sweep
 
 FORK, KILL = range(2)
 BORN, DIED = range(2)
@@ -34,12 +34,11 @@ An exit code below zero is the number of the signal that killed it, negated."""
 _DIE_WITH_PARENT = 1
 
 
-def main(descriptor: int, folders: tuple[str, ...]) -> None:
+def main(descriptor: int) -> None:
     """Serve the driver until it is gone; this is the program of the process.
 
     Args:
         descriptor: the socket to the driver.
-        folders: those of its arena, to be removed if it was killed.
     """
     for stream in (sys.stdout, sys.stderr):
         # What workers print is read line by line, as UTF-8.
@@ -49,9 +48,7 @@ def main(descriptor: int, folders: tuple[str, ...]) -> None:
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
     Nursery(control).serve()
-    for folder in folders:
-        with suppress(OSError):
-            remove_if_dead(folder)
+    sweep()
 
 
 class Nursery:

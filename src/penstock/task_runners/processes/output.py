@@ -46,6 +46,11 @@ class Output:
         os.close(self._bell)
         os.close(self._rope)
 
+    def descriptors(self) -> frozenset[int]:
+        """Give the descriptors that live as long as it does."""
+        ends = [self._bell, self._rope, self._selector.fileno()]
+        return frozenset([*ends, *(pipe.fileno() for pipe in self._pipes)])
+
     def _serve(self) -> None:
         is_over = False
         while not is_over:

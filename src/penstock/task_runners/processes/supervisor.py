@@ -1,9 +1,11 @@
-"""The supervisor: the driver's thread that looks after the nursery and the workers.
+"""The supervisor: one thread of the driver that looks after the nursery and all workers.
 
-    engine ──start, tell, kill──►  sockets ──► nursery, workers
-           ◄──hear, died, tick───  thread "penstock-supervisor"
+    pools ──start, tell, kill──►  sockets ──► nursery, workers
+          ◄──hear, died, tick───  thread "penstock-supervisor"
 
-Anybody may send; everything that arrives is taken in by the one thread.
+Anybody may send; everything that arrives is taken in by the one thread. There is one supervisor
+for all pools of a process. It comes with the first one, and a few seconds after the last one it
+goes, and the nursery with it.
 """
 
 from __future__ import annotations
@@ -13,26 +15,27 @@ import os
 import pickle
 import selectors
 import socket
-import subprocess
 import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import Any, Protocol
+from time import monotonic
+from typing import Protocol
 
 from penstock.task_runners.processes.arena import OwnArena
 from penstock.task_runners.processes.blackbox import BlackBox
-from penstock.task_runners.processes.frames import BYE, SETUP, Reader, Sender, frame, pair
-from penstock.task_runners.processes.nursery import BORN, FORK, KILL, NEWS, ORDER
-from penstock.task_runners.processes.output import Output
+from penstock.task_runners.processes.frames import SETUP, Reader, Sender, frame, pair
+from penstock.task_runners.processes.nursery import BORN, FORK, KILL
+from penstock.task_runners.processes.nursery_process import NurseryProcess
 
 logger = logging.getLogger("penstock.task_runner.processpool")
 _TICK_SECONDS = 0.1
-_PATIENCE_SECONDS = 2.0
+LINGER_SECONDS = 5.0
+"""How long the nursery waits for another pool after the last one."""
 
 
-class Listener(Protocol):
-    """Who is told of workers, always in the supervisor's thread."""
+class Pool(Protocol):
+    """Whose workers they are: told of them, always in the supervisor's thread."""
 
     def hear(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         """Take what a worker says."""
@@ -56,43 +59,34 @@ class WorkerProcess:
     """One worker, seen from the driver.
 
     Attributes:
-        number: counts the workers of the pool.
+        number: counts the workers of this process.
         name: what it is called in the history.
         pid: its process id; 0 while it is being born.
         box: its black box.
-        state: whatever the listener keeps with it.
     """
 
-    def __init__(self, number: int, box: BlackBox, end: socket.socket) -> None:
+    def __init__(self, number: int, pool: Pool, box: BlackBox, end: socket.socket) -> None:
         self.number = number
         self.name = f"process-{number}"
         self.pid = 0
+        self.pool = pool
         self.box = box
         self.end = end
         self.reader = Reader(end)
         self.sender = Sender(end)
-        self.state: Any = None
 
 
 class Supervisor:
-    """Starts and ends workers and carries what is said. Thread-safe.
+    """Starts and kills workers and carries what is said. Thread-safe."""
 
-    Args:
-        listener: hears what happens.
-        initializer: packed, with its arguments; None: there is none.
-    """
-
-    def __init__(self, listener: Listener, initializer: bytes | None) -> None:
-        self._listener = listener
-        self._initializer = initializer
-        self.arena = OwnArena()
+    def __init__(self) -> None:
+        self._pools: dict[Pool, None] = {}
+        self._idle_since = monotonic()
         self._workers: dict[int, WorkerProcess] = {}
         # Those whose sockets did not take all that they were told.
         self._stalled: deque[WorkerProcess] = deque()
         self._lock = threading.Lock()
         self._count = 0
-        self._is_closing = False
-        self._all_dead = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._bell, self._rope = socket.socketpair()
         for end in (self._bell, self._rope):
@@ -103,46 +97,32 @@ class Supervisor:
         self._thread.start()
 
     def _open_nursery(self) -> None:
-        self._news, self._is_proven = b"", False
-        self._control, theirs = pair()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-            "from penstock.task_runners.processes.nursery import main; "
-            f"main({theirs.fileno()}, {self.arena.folders!r})"
-        )
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        self._process = subprocess.Popen(
-            [sys.executable, *flags, "-c", code],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ctrl-C reaches the driver alone, which decides what it means.
-            process_group=0,
-        )
-        theirs.close()
-        self._output = Output(self._process.stdout, self._process.stderr)
-        self._selector.register(self._control, selectors.EVENT_READ, self)
+        self._nursery = NurseryProcess()
+        self._selector.register(self._nursery.control, selectors.EVENT_READ, self._nursery)
 
     # From any thread.
 
-    def start_worker(self) -> WorkerProcess:
-        """Have a worker born; what it is told meanwhile reaches it once it is there."""
+    def start_worker(self, pool: Pool, arena: OwnArena, initializer: bytes | None) -> WorkerProcess:
+        """Have a worker born; what it is told meanwhile reaches it once it is there.
+
+        Args:
+            initializer: packed, with its arguments; None: there is none.
+        """
         with self._lock:
             self._count += 1
             number = self._count
         ours, theirs = pair()
         ours.setblocking(False)
-        path = os.path.join(self.arena.folders[0], f"box-{number}")
-        worker = WorkerProcess(number, BlackBox(path), ours)
+        path = os.path.join(arena.folders[0], f"box-{number}")
+        worker = WorkerProcess(number, pool, BlackBox(path), ours)
         self._workers[number] = worker
-        setup = (worker.name, path, self.arena.folders, self._initializer)
+        setup = (
+            worker.name, path, arena.folders, initializer, sys.path, sys.argv, os.getcwd(),
+            dict(os.environ),
+        )  # fmt: skip
         worker.sender.send(frame(SETUP, pickle.dumps(setup, 5)))
         self._selector.register(ours, selectors.EVENT_READ, worker)
-        self.ring()
-        with self._lock, suppress(OSError):
-            # A nursery that is gone is noticed elsewhere.
-            socket.send_fds(self._control, [ORDER.pack(FORK, number)], [theirs.fileno()])
+        self._nursery.order(FORK, number, theirs.fileno())
         theirs.close()
         return worker
 
@@ -154,53 +134,61 @@ class Supervisor:
 
     def kill(self, worker: WorkerProcess) -> None:
         """Kill a worker; it is told of like any death."""
-        with self._lock, suppress(OSError):
-            self._control.sendall(ORDER.pack(KILL, worker.number))
+        self._nursery.order(KILL, worker.number)
 
     def ring(self) -> None:
         """Wake the thread: there is something to look after."""
         with suppress(BlockingIOError):
             self._rope.send(b"\0")
 
-    def close(self) -> None:
-        """End all workers, kindly if they let themselves be, and then the nursery."""
-        self._is_closing = True
-        for worker in list(self._workers.values()):
-            self.tell(worker, BYE)
+    def leave(self, pool: Pool) -> None:
+        """Take that a pool has no workers any more, and will have none."""
+        with _lock:
+            del self._pools[pool]
+            self._idle_since = monotonic()
         self.ring()
-        if not self._all_dead.wait(_PATIENCE_SECONDS):
-            for worker in list(self._workers.values()):
-                self.kill(worker)
-            self._all_dead.wait(_PATIENCE_SECONDS)
-        with suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._close_nursery()
-        self._selector.close()
-        for end in (self._bell, self._rope):
-            end.close()
-        self.arena.close()
 
-    def _close_nursery(self) -> None:
-        self._selector.unregister(self._control)
-        self._control.close()
-        self._process.wait()
-        self._output.close()
+    def descriptors(self) -> frozenset[int]:
+        """Give the descriptors that live as long as the supervisor."""
+        ends = (self._bell, self._rope, self._selector)
+        return self._nursery.descriptors() | {end.fileno() for end in ends}
 
     # In the supervisor's thread.
 
     def _serve(self) -> None:
-        goes_on, seconds = True, None
-        while goes_on:
+        seconds: float | None = LINGER_SECONDS
+        while not self._is_over():
             try:
-                goes_on, seconds = self._look_after(seconds)
+                self._take_in(seconds)
+                # In this order: what is asked for meanwhile rings.
+                seconds = _TICK_SECONDS if self._tick() else None if self._pools else LINGER_SECONDS
             except Exception:
-                logger.exception("The supervisor of a process pool failed.")
+                logger.exception("The supervisor of process pools failed.")
+        self._close()
 
-    def _look_after(self, seconds: float | None) -> tuple[bool, float | None]:
+    def _is_over(self) -> bool:
+        """Tell whether nobody has needed it for a while; then nobody gets it any more."""
+        global _current
+        with _lock:
+            is_over = not self._pools and monotonic() > self._idle_since + LINGER_SECONDS
+            if is_over and _current is self:
+                _current = None
+            return is_over
+
+    def _close(self) -> None:
+        self._selector.unregister(self._nursery.control)
+        self._nursery.close()
+        self._selector.close()
+        for end in (self._bell, self._rope):
+            end.close()
+
+    def _tick(self) -> bool:
+        return any(pool.tick() for pool in list(self._pools))
+
+    def _take_in(self, seconds: float | None) -> None:
         is_news = False
         for key, events in self._selector.select(seconds):
-            if key.data is self:
+            if key.data is self._nursery:
                 is_news = True
             elif key.data is None:
                 self._bell.recv(4096)
@@ -210,11 +198,8 @@ class Supervisor:
             else:
                 self._take(key.data, events)
         # Deaths last: what the dead have said is read first.
-        if is_news and not self._hear_nursery():
-            return self._lose_nursery(), None
-        if self._is_closing and not self._workers:
-            self._all_dead.set()
-        return True, _TICK_SECONDS if self._listener.tick() else None
+        if is_news:
+            self._hear_nursery()
 
     def _take(self, worker: WorkerProcess, events: int) -> None:
         if events & selectors.EVENT_WRITE and not worker.sender.go_on():
@@ -229,7 +214,7 @@ class Supervisor:
         except BlockingIOError:
             return False
         for kind, body in frames:
-            self._listener.hear(worker, kind, body)
+            worker.pool.hear(worker, kind, body)
         if worker.reader.is_at_end:
             self._watch(worker, 0)
         return not worker.reader.is_at_end
@@ -241,26 +226,19 @@ class Supervisor:
             else:
                 self._selector.unregister(worker.end)
 
-    def _hear_nursery(self) -> bool:
-        """Take news of the nursery; False when it is gone."""
-        try:
-            piece = self._control.recv(4096)
-        except ConnectionError:
-            piece = b""
-        if not piece:
-            return False
-        self._news += piece
-        while len(self._news) >= NEWS.size:
-            what, number, pid, code, memory = NEWS.unpack_from(self._news)
-            self._news = self._news[NEWS.size :]
+    def _hear_nursery(self) -> None:
+        news = self._nursery.news()
+        if news is None:
+            self._lose_nursery()
+            return
+        for what, number, pid, code, memory in news:
             worker = self._workers.get(number)
             if worker is None:
                 continue
             if what == BORN:
-                worker.pid, self._is_proven = pid, True
+                worker.pid = pid
             else:
                 self._bury(worker, code, memory)
-        return True
 
     def _bury(self, worker: WorkerProcess, code: int | None, memory: int) -> None:
         while not worker.reader.is_at_end and self._read(worker):
@@ -269,26 +247,54 @@ class Supervisor:
         worker.end.close()
         del self._workers[worker.number]
         try:
-            self._listener.died(worker, code, memory)
+            worker.pool.died(worker, code, memory)
         finally:
             worker.box.close()
-            with suppress(OSError):
-                os.unlink(os.path.join(self.arena.folders[0], f"box-{worker.number}"))
 
-    def _lose_nursery(self) -> bool:
-        """Take that the nursery is gone, and every worker with it; tell whether there is a new one.
+    def _lose_nursery(self) -> None:
+        """Take that the nursery is gone, and every worker with it, and open a new one.
 
-        One that never had a worker born is not opened again: the next one would do no better.
+        One that never had a worker born was no use: its pools are told that there is none.
         """
         lost = list(self._workers.values())
-        goes_on = self._is_proven and not self._is_closing
-        if goes_on:
-            self._close_nursery()
-            self._open_nursery()
+        was_proven = self._nursery.is_proven
+        self._selector.unregister(self._nursery.control)
+        self._nursery.close()
+        self._open_nursery()
+        if not was_proven:
+            for pool in list(self._pools):
+                pool.lost()
         for worker in lost:
             self._bury(worker, None, 0)
-        if not goes_on:
-            self._all_dead.set()
-            if not self._is_closing:
-                self._listener.lost()
-        return goes_on
+
+
+_lock = threading.Lock()
+_current: Supervisor | None = None
+
+
+def join(pool: Pool) -> Supervisor:
+    """Give the supervisor of this process to a pool, which is to `leave` it."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = Supervisor()
+        _current._pools[pool] = None
+        return _current
+
+
+def lasting() -> Supervisor | None:
+    """Give the supervisor that there is at the moment."""
+    return _current
+
+
+def _after_fork() -> None:
+    """Leave the parent's sockets alone, and keep none of them open."""
+    global _current, _lock
+    supervisor, _current, _lock = _current, None, threading.Lock()
+    if supervisor is not None:
+        for worker in supervisor._workers.values():
+            worker.end.close()
+        supervisor._nursery.control.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -49,12 +49,18 @@ class Setup(NamedTuple):
         box: the path of its black box.
         folders: those of the arena.
         initializer: the packed function to call first, and its arguments; None: there is none.
+        path, argv: those of the driver.
+        folder, variables: its working directory and its environment variables.
     """
 
     name: str
     box: str
     folders: tuple[str, ...]
     initializer: bytes | None
+    path: list[str]
+    argv: list[str]
+    folder: str
+    variables: dict[str, str]
 
 
 def is_worker() -> bool:
@@ -73,6 +79,7 @@ def main(end: socket.socket) -> int:
     kind, body = arrived.pop(0)
     assert kind == SETUP
     setup = Setup(*pickle.loads(body))
+    _move_in(setup)
     port = ProcessPort(end, setup.name, BlackBox(setup.box), Arena(setup.folders))
     worker = Worker.here = Worker(port, reader)
     for each in arrived:
@@ -168,6 +175,16 @@ class Worker:
     def _disown(self) -> None:
         """Leave the socket and the box to the parent: this is a child that a task has forked."""
         self._port.disown()
+
+
+def _move_in(setup: Setup) -> None:
+    """Make this process like the driver is now: the nursery is as the driver was once."""
+    sys.path[:], sys.argv[:] = setup.path, setup.argv
+    with suppress(OSError):
+        os.chdir(setup.folder)
+    if os.environ != setup.variables:
+        os.environ.clear()
+        os.environ.update(setup.variables)
 
 
 def _initialize(initializer: bytes) -> str | None:

@@ -11,10 +11,8 @@ from typing import Any
 from penstock.errors import InvalidOptionError, TaskRunnerError
 from penstock.remote.parcels import dump_value
 from penstock.remote.runner import RemoteTaskRunner
-from penstock.runtime.context import current_run
 from penstock.task_runners.base import Call
 from penstock.task_runners.processes.engine import ProcessEngine
-from penstock.task_runners.processes.worker import is_worker
 
 
 class ProcessPoolTaskRunner(RemoteTaskRunner):
@@ -60,22 +58,12 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         self.bundle = bundle
 
     async def _open(self, exit_stack: AsyncExitStack) -> ProcessEngine:
-        self._check_import()
         initializer = None
         if self.initializer is not None:
             initializer = dump_value((self.initializer, self.initargs), "the initializer")
         engine = ProcessEngine(self.max_workers or usable_cores(), initializer)
         exit_stack.push_async_callback(asyncio.to_thread, engine.close)
         return engine
-
-    def _check_import(self) -> None:
-        # The code of a task run has a current run; what an import executes has none.
-        if is_worker() and current_run.get() is None:
-            raise TaskRunnerError(
-                "A module starts a flow when it is imported, here by a worker process that needs "
-                "a task of it, and each of its workers would do the same. Put what starts the "
-                "flow under: if __name__ == '__main__':"
-            )
 
     async def submit(self, key: Any, call: Any) -> None:
         self._check_serialized()

@@ -63,11 +63,6 @@ class Setup(NamedTuple):
     variables: dict[str, str]
 
 
-def is_worker() -> bool:
-    """Tell whether this process is a worker of a process pool."""
-    return Worker.here is not None
-
-
 def main(end: socket.socket) -> int:
     """Serve the driver until it says so, or is gone; gives the exit code."""
     reader = Reader(end)
@@ -81,20 +76,14 @@ def main(end: socket.socket) -> int:
     setup = Setup(*pickle.loads(body))
     _move_in(setup)
     port = ProcessPort(end, setup.name, BlackBox(setup.box), Arena(setup.folders))
-    worker = Worker.here = Worker(port, reader)
+    worker = Worker(port, reader)
     for each in arrived:
         worker.take(*each)
     return worker.serve(setup.initializer)
 
 
 class Worker:
-    """A worker process.
-
-    Attributes:
-        here: the worker that this process is; None in any other process.
-    """
-
-    here: Worker | None = None
+    """A worker process."""
 
     def __init__(self, port: ProcessPort, reader: Reader) -> None:
         self._port = port

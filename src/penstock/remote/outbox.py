@@ -72,7 +72,13 @@ class Outbox:
             self.flush()
 
     def begins(self, key: bytes, attempt: int) -> None:
-        """Take that an attempt begins; for those who can find that out when the worker is dead."""
+        """Take that an attempt begins: its arguments are going to be unpacked.
+
+        This and the next two are for those who can find it out when the worker is dead.
+        """
+
+    def enters(self) -> None:
+        """Take that the function of the attempt that began last is about to be called."""
 
     def rests(self) -> None:
         """Take that the code of the attempt that began last has ended."""

@@ -23,6 +23,7 @@ SIZE = 1024 * 1024
 _HEAD = Struct("<QQ")  # the number of the next report, and how many bytes are noted for it
 _RUNNING = Struct("<16sIQQ")
 _RUNNING_AT = 64
+_ENTERED_AT = _RUNNING_AT + _RUNNING.size - 8
 _BODY_AT = 128
 ROOM = SIZE - _BODY_AT
 """Bytes that a box can hold between two reports."""
@@ -36,13 +37,14 @@ class Running(NamedTuple):
         key: the id of the task run as 16 bytes.
         attempt: the number of the attempt.
         began_at: when it began, in nanoseconds since 1970.
-        began_monotonic: the same on the machine's monotonic clock.
+        entered: when its function was called, in nanoseconds on the machine's monotonic clock; 0
+            before that.
     """
 
     key: bytes
     attempt: int
     began_at: int
-    began_monotonic: int
+    entered: int
 
 
 class BlackBox:
@@ -85,8 +87,12 @@ class BlackBox:
         self._memory[0:8] = (number + 1).to_bytes(8, "little")
 
     def begins(self, key: bytes, attempt: int) -> None:
-        """Note what runs."""
-        _RUNNING.pack_into(self._memory, _RUNNING_AT, key, attempt, time_ns(), monotonic_ns())
+        """Note what runs, from the moment on when its arguments are unpacked."""
+        _RUNNING.pack_into(self._memory, _RUNNING_AT, key, attempt, time_ns(), 0)
+
+    def enters(self) -> None:
+        """Note that the function of what runs is called."""
+        self._memory[_ENTERED_AT : _ENTERED_AT + 8] = monotonic_ns().to_bytes(8, "little")
 
     def rests(self) -> None:
         """Note that nothing runs."""
@@ -124,6 +130,9 @@ class NoBox:
         """Do nothing."""
 
     def begins(self, key: bytes, attempt: int) -> None:
+        """Do nothing."""
+
+    def enters(self) -> None:
         """Do nothing."""
 
     def rests(self) -> None:

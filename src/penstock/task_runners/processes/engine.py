@@ -286,7 +286,10 @@ class ProcessEngine(Engine):
                 return
             crew.waiting.popleft()
             crew.give(member, order)
-            self._limits.expect(member.worker, _time_limits(order.bundle))
+            limits = _time_limits(order.bundle)
+            if limits:
+                self._limits.expect(member.worker, limits)
+                self._supervisor.ring()
             self._supervisor.tell(member.worker, BUNDLE, order.body)
 
 

@@ -42,8 +42,7 @@ class Limits:
 
     def expect(self, worker: WorkerProcess, seconds: dict[bytes, float]) -> None:
         """Take in the time limits of what a worker is sent, by the key of the task run."""
-        if seconds:
-            self._seconds.setdefault(worker, {}).update(seconds)
+        self._seconds.setdefault(worker, {}).update(seconds)
 
     def call_off(self, worker: WorkerProcess, keys: Iterable[bytes]) -> None:
         """Take in that task runs are to stop, if they run at all."""
@@ -66,7 +65,7 @@ class Limits:
                 yield Overdue(worker, running, None)
                 continue
             limit = self._seconds.get(worker, {}).get(running.key)
-            if limit is not None:
-                seconds = (monotonic_ns() - running.began_monotonic) / 1e9
+            if limit is not None and running.entered:
+                seconds = (monotonic_ns() - running.entered) / 1e9
                 if seconds > limit + PATIENCE_SECONDS:
                     yield Overdue(worker, running, limit)

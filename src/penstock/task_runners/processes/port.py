@@ -166,6 +166,9 @@ class BoxedOutbox(Outbox):
     def begins(self, key: bytes, attempt: int) -> None:
         self._box.begins(key, attempt)
 
+    def enters(self) -> None:
+        self._box.enters()
+
     def rests(self) -> None:
         self._box.rests()
         self._surroundings.restore()

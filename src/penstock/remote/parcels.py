@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -24,7 +23,7 @@ from penstock.core.signatures import callable_name
 from penstock.errors import MissingDependencyError, SerializationError
 from penstock.remote.pickling import LARGE_BYTES, dumps, try_out
 from penstock.remote.unpicklable import refusal, unpicklable
-from penstock.runtime.unpacking import unpacking
+from penstock.runtime.unpacking import unpacking_here
 
 MEMO_ENTRIES = 64
 """Large arguments that the memo of one `map` remembers: those used last."""
@@ -167,8 +166,15 @@ def unpack(
         ImportError: a module is missing here; its `name` says which.
         SerializationError: a large content is missing, or a resolver.
     """
-    with _resolving(resolver):
+    # Written out: it happens for every task run.
+    outer = _current.resolver
+    _current.resolver = resolver or outer
+    unpacking_here.depth += 1
+    try:
         return _unpack(data, large)
+    finally:
+        unpacking_here.depth -= 1
+        _current.resolver = outer
 
 
 def pack_code(definition: Decorated | Callable[..., Any]) -> bytes:
@@ -213,18 +219,13 @@ def unpack_code(data: bytes, resolver: Resolver | None = None) -> Any:
     Raises:
         ImportError: a module is missing here; its `name` says which.
     """
-    with _resolving(resolver):
-        return pickle.loads(data)
-
-
-@contextmanager
-def _resolving(resolver: Resolver | None) -> Iterator[None]:
     outer = _current.resolver
     _current.resolver = resolver or outer
+    unpacking_here.depth += 1
     try:
-        with unpacking():
-            yield
+        return pickle.loads(data)
     finally:
+        unpacking_here.depth -= 1
         _current.resolver = outer
 
 

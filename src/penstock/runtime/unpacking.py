@@ -7,27 +7,21 @@ it once more in every worker, and where that flow has workers of its own, in the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from penstock.errors import StartedByImportError
 
 
-class _Thread(threading.local):
+class _Here(threading.local):
+    """What the calling thread does.
+
+    Attributes:
+        depth: how many things it is unpacking, one inside the other.
+    """
+
     depth = 0
 
 
-_thread = _Thread()
-
-
-@contextmanager
-def unpacking() -> Iterator[None]:
-    """Let no flow start in this thread inside the block."""
-    _thread.depth += 1
-    try:
-        yield
-    finally:
-        _thread.depth -= 1
+unpacking_here = _Here()
 
 
 def refuse_while_unpacking(flow_name: str) -> None:
@@ -36,7 +30,7 @@ def refuse_while_unpacking(flow_name: str) -> None:
     Raises:
         StartedByImportError: it does.
     """
-    if _thread.depth:
+    if unpacking_here.depth:
         raise StartedByImportError(
             f"Flow {flow_name!r} is started by the import of its module, here in a worker process "
             "that needs a task of that module, and so in each of them. Put what starts the flow "

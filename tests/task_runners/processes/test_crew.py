@@ -73,7 +73,7 @@ def test_only_short_work_is_sent_ahead() -> None:
     assert (short.now, short.ahead) == (ahead, None)
 
 
-@pytest.mark.parametrize("way", ["dies", "gives back"])
+@pytest.mark.parametrize("way", ["dies", "gives back", "ends before it gives back"])
 def test_what_was_sent_ahead_comes_back_as_the_first(way: str) -> None:
     crew = Crew(1)
     member, ahead, later = busy(crew, "a", is_short=True), order(is_short=True), order()
@@ -82,10 +82,19 @@ def test_what_was_sent_ahead_comes_back_as_the_first(way: str) -> None:
     if way == "dies":
         assert crew.remove(member.worker) is member
         assert len(crew) == 0
-    else:
-        crew.take_back_ahead(member)
+        assert list(crew.waiting) == [ahead, later]
+        assert member.now is not None
+        return
+    first = member.now
+    assert first is not None
+    if way == "ends before it gives back":
+        # Another thread of the worker had taken it out by then, and says so only now.
+        crew.done(member, first.bundle.id)
+        assert member.now is ahead
+    crew.returned(member, ahead.bundle.id)
     assert list(crew.waiting) == [ahead, later]
-    assert member.now is not None
+    assert member.now is (None if way == "ends before it gives back" else first)
+    assert member.ahead is None
 
 
 def test_bundles_are_found_wherever_they_are() -> None:
@@ -99,7 +108,7 @@ def test_bundles_are_found_wherever_they_are() -> None:
     assert not crew.withdraw(ahead.bundle)
     assert crew.withdraw(later.bundle)
     assert crew.holder(later.bundle) is None
-    with pytest.raises(ValueError, match="was not at bundle"):
+    with pytest.raises(ValueError, match="does not have bundle"):
         crew.done(member, "another")
 
 

@@ -84,7 +84,8 @@ class Crew:
     def remove(self, worker: WorkerProcess) -> Member:
         """Strike out a worker that has died; what it was sent ahead waits again, as the first."""
         member = self._members.pop(worker)
-        self.take_back_ahead(member)
+        if member.ahead is not None:
+            self.returned(member, member.ahead.bundle.id)
         return member
 
     def named(self, name: str) -> Member | None:
@@ -138,16 +139,23 @@ class Crew:
 
     def done(self, member: Member, bundle_id: str) -> None:
         """Note that a worker is through with a bundle."""
-        assert member.now is not None
-        if member.now.bundle.id != bundle_id:
-            raise ValueError(f"{member.worker.name} was not at bundle {bundle_id!r}.")
-        member.now, member.ahead = member.ahead, None
+        self._take_from(member, bundle_id)
 
-    def take_back_ahead(self, member: Member) -> None:
-        """Let what a worker was sent ahead wait again, as the first."""
-        if member.ahead is not None:
-            self.waiting.appendleft(member.ahead)
-            member.ahead = None
+    def returned(self, member: Member, bundle_id: str) -> None:
+        """Let a bundle that a worker has not begun wait again, as the first.
+
+        It was sent ahead; but the worker may have ended the one before it in the same moment.
+        """
+        self.waiting.appendleft(self._take_from(member, bundle_id))
+
+    def _take_from(self, member: Member, bundle_id: str) -> Order:
+        orders = [order for order in (member.now, member.ahead) if order is not None]
+        for order in orders:
+            if order.bundle.id == bundle_id:
+                orders.remove(order)
+                member.now, member.ahead = [*orders, None, None][:2]
+                return order
+        raise ValueError(f"{member.worker.name} does not have bundle {bundle_id!r}.")
 
     def _present(self) -> int:
         return sum(not member.is_away and not member.is_leaving for member in self)

@@ -172,9 +172,11 @@ class ProcessEngine(Engine):
         with self._lock:
             member = self._crew[worker]
             if kind == DONE:
-                self._take_done(member, body.decode())
+                self._crew.done(member, body.decode())
+                self._rest(member)
             elif kind == RETURNED:
-                self._crew.take_back_ahead(member)
+                self._crew.returned(member, body.decode())
+                self._rest(member)
             elif kind == LEFT:
                 member.is_away = True
             elif kind == CAME_BACK:
@@ -203,11 +205,9 @@ class ProcessEngine(Engine):
                 self._all_gone.set()
             self._place()
 
-    def lost(self) -> None:
-        """Take that no worker can be started."""
-        self._heard().fail(
-            EngineLost("No worker process can be started; what it printed says why.")
-        )
+    def lost(self, why: str) -> None:
+        """Take that the pool cannot go on."""
+        self._heard().fail(EngineLost(why))
 
     def tick(self) -> bool:
         """Kill the workers whose code goes on though it should have stopped."""
@@ -221,8 +221,8 @@ class ProcessEngine(Engine):
         assert self._dispatcher is not None
         return self._dispatcher
 
-    def _take_done(self, member: Member, bundle_id: str) -> None:
-        self._crew.done(member, bundle_id)
+    def _rest(self, member: Member) -> None:
+        """Take that a worker may have nothing to do."""
         if member.now is None:
             self._limits.forget(member.worker)
         if not self._crew.waiting and self._crew.is_surplus(member):

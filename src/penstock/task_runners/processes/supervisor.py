@@ -22,6 +22,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
+from penstock.states import describe_exception
 from penstock.task_runners.processes.arena import OwnArena
 from penstock.task_runners.processes.blackbox import BlackBox
 from penstock.task_runners.processes.frames import SETUP, Reader, Sender, frame, pair
@@ -48,8 +49,8 @@ class Pool(Protocol):
             memory: the most memory that it ever took, in bytes.
         """
 
-    def lost(self) -> None:
-        """Take that no worker can be started."""
+    def lost(self, why: str) -> None:
+        """Take that the pool cannot go on."""
 
     def tick(self) -> bool:
         """Look after what takes long; tell whether to be called again in 0.1 s."""
@@ -214,7 +215,10 @@ class Supervisor:
         except BlockingIOError:
             return False
         for kind, body in frames:
-            worker.pool.hear(worker, kind, body)
+            try:
+                worker.pool.hear(worker, kind, body)
+            except Exception as exc:
+                _fail(worker.pool, exc)
         if worker.reader.is_at_end:
             self._watch(worker, 0)
         return not worker.reader.is_at_end
@@ -248,8 +252,9 @@ class Supervisor:
         del self._workers[worker.number]
         try:
             worker.pool.died(worker, code, memory)
-        finally:
-            worker.box.close()
+        except Exception as exc:
+            _fail(worker.pool, exc)
+        worker.box.close()
 
     def _lose_nursery(self) -> None:
         """Take that the nursery is gone, and every worker with it, and open a new one.
@@ -263,9 +268,15 @@ class Supervisor:
         self._open_nursery()
         if not was_proven:
             for pool in list(self._pools):
-                pool.lost()
+                pool.lost("No worker process can be started; what it printed says why.")
         for worker in lost:
             self._bury(worker, None, 0)
+
+
+def _fail(pool: Pool, exc: Exception) -> None:
+    """End a pool in which an error of our own has happened, rather than wait for it for ever."""
+    logger.error("A process pool failed.", exc_info=exc)
+    pool.lost(f"The process pool failed by an internal error, {describe_exception(exc)}.")
 
 
 _lock = threading.Lock()

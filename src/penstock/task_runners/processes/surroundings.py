@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 _CHANGING = frozenset({"os.chdir", "os.putenv", "os.unsetenv"})
-_STREAMS = ("stdout", "stderr")
 
 
 class Surroundings:
@@ -20,7 +19,8 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._is_changed = False
-        self._streams = {name: _Stream(name) for name in _STREAMS}
+        self._out, self._err = sys.stdout, sys.stderr
+        self._spare_out, self._spare_err = _Spare("stdout"), _Spare("stderr")
         self.take()
         sys.addaudithook(self._note)
 
@@ -32,9 +32,10 @@ class Surroundings:
 
     def restore(self) -> None:
         """Put back what was changed."""
-        for stream in self._streams.values():
-            if stream.is_changed:
-                stream.restore()
+        if sys.stdout is not self._out or self._out.closed:
+            self._out = self._spare_out.reopened()
+        if sys.stderr is not self._err or self._err.closed:
+            self._err = self._spare_err.reopened()
         if self._is_changed:
             os.chdir(self._folder)
             for name in os.environ.keys() - self._variables.keys():
@@ -49,8 +50,8 @@ class Surroundings:
             self._is_changed = True
 
 
-class _Stream:
-    """One of the two streams that a task may close or replace."""
+class _Spare:
+    """One of the two streams that a task may close or replace, and a descriptor to spare."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -58,11 +59,8 @@ class _Stream:
         self._number: int = self._stream.fileno()
         self._spare = os.dup(self._number)
 
-    @property
-    def is_changed(self) -> bool:
-        return getattr(sys, self._name) is not self._stream or self._stream.closed
-
-    def restore(self) -> None:
+    def reopened(self) -> Any:
+        """Put the stream back into its place, opened again if it was closed, and give it."""
         if self._stream.closed:
             os.dup2(self._spare, self._number)
             self._stream = io.TextIOWrapper(
@@ -73,3 +71,4 @@ class _Stream:
             )
         setattr(sys, self._name, self._stream)
         setattr(sys, f"__{self._name}__", self._stream)
+        return self._stream

@@ -148,7 +148,7 @@ class Lanes:
         drained: list[Cargo] = []
         for lane in self._lanes.values():
             while (call := lane.queue.pop()) is not None:
-                drained.append(call.cargo)  # type: ignore[attr-defined]
+                drained.append(call.cargo)
         return drained
 
     def _lane_of(self, cargo: Cargo) -> Lane:

@@ -61,7 +61,7 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
 def _run_inline(run: TaskRun) -> None:
     """Run a placed call that no worker has taken yet in this thread, if there is one."""
     call, slot = run.live.call_of(run), current_slot.get()
-    if call is None or call.is_async or slot is None:
+    if call is None or call.is_async or slot is None or call.resources:
         return
     lent = slot.lend()
     if lent is None:
@@ -174,10 +174,19 @@ def _inevitable(run: TaskRun) -> list[TaskRun]:
     if run.outcome is not None:
         return []
     upstream = unfinished_upstreams(run)
+    upstream += _blockers(run)
     # Several waits at once (gather), or one for several runs, may be given up halfway.
     waits = run.waits
     blocked = list(waits[0]) if len(waits) == 1 and len(waits[0]) == 1 else []
     return upstream + blocked
+
+
+def _blockers(run: TaskRun) -> list[TaskRun]:
+    """Give the task runs that keep a run waiting for resources until they end."""
+    call = None if run.live is None else run.live.call_of(run)
+    if call is None or not call.resources:
+        return []
+    return [blocker.task_run for blocker in call.runner.blockers(call)]
 
 
 def _circle(waiter: TaskRun, run: TaskRun, came_from: dict[TaskRun, TaskRun | None]) -> str:

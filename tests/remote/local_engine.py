@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -65,7 +66,10 @@ class LocalEngine:
         return Kept(self, digest, bytes(buffer))
 
     def fetcher(self, name: str, worker: str) -> Any:
-        return Kept(self, name, self.kept.pop(name))
+        kept = Kept(self, name, self.kept[name])
+        # Kept, for workers and the driver, as long as anybody can ask for it.
+        weakref.finalize(kept, self.kept.pop, name, None).atexit = False
+        return kept
 
     def options_of(self, call: Any) -> Hashable:
         return None
@@ -80,6 +84,12 @@ class Kept(Fetch):
     def __init__(self, engine: LocalEngine, name: str, value: Any) -> None:
         self.native = value
         self.worker = "local"
+        self.engine = engine
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def fetch(self) -> Any:
         return self.native

@@ -191,7 +191,8 @@ def test_acquire_at_once_or_not_at_all_and_word_when_something_is_free() -> None
     freed: list[None] = []
     ward.account.on_free(lambda: freed.append(None))
     grant = ward.account.acquire({"gpu": 2})
-    assert grant is not None and grant.gpus == ("0", "3")
+    assert grant is not None
+    assert grant.gpus == ("0", "3")
     assert ward.account.acquire({"gpu": 1}) is None
     ward.account.release(grant)
     assert freed == [None]

@@ -51,7 +51,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     account = Account(ledger=ledger)
     yield account
     wait_until(lambda: account.free() == {"cpu": CPUS, "gpu": 2, "memory": 1000})
-    assert not ledger.grants and not ledger.returning and not ledger.line._heads()
+    assert (ledger.grants, list(ledger.returning), ledger.line._heads()) == (set(), [], [])
 
 
 RUNNERS = [SequentialTaskRunner(), ConcurrentTaskRunner(), ConcurrentTaskRunner(max_workers=1)]
@@ -287,7 +287,8 @@ def test_cancelled_on_the_sequential_runner_while_its_thread_waits(machine: Acco
 
     @task
     def submit() -> Any:
-        return never.submit().wait(timeout=20).name
+        state: Any = never.submit().wait(timeout=20)
+        return state.name
 
     @flow
     def example() -> Any:

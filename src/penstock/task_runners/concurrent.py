@@ -61,6 +61,8 @@ class ConcurrentTaskRunner(BaseTaskRunner):
         return TaskConcurrencyType.CONCURRENT
 
     def duplicate(self) -> ConcurrentTaskRunner:
+        if type(self) is not ConcurrentTaskRunner:
+            return super().duplicate()
         return ConcurrentTaskRunner(self.max_workers, self.resources)
 
     async def _start(self, exit_stack: AsyncExitStack) -> None:

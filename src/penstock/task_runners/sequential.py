@@ -46,6 +46,8 @@ class SequentialTaskRunner(BaseTaskRunner):
         return TaskConcurrencyType.SEQUENTIAL
 
     def duplicate(self) -> SequentialTaskRunner:
+        if type(self) is not SequentialTaskRunner:
+            return super().duplicate()
         return SequentialTaskRunner(self.resources)
 
     async def _start(self, exit_stack: AsyncExitStack) -> None:

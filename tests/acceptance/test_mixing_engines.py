@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock import allow_failure, flow, quote, task, unmapped
-from penstock.core.inputs import Dependency
+from penstock import TaskFuture, allow_failure, flow, quote, task, unmapped
 from penstock.errors import CancelledRun, CrashedRun, UpstreamFailed
 from penstock.runtime.context import current_run
 from penstock.task_runners import (
@@ -163,7 +162,7 @@ def test_failures_pass_as_failures(pair: Pair) -> None:
 
 @task
 def type_of(value: Any) -> str:
-    return "future" if isinstance(value, Dependency) else "other"
+    return "future" if isinstance(value, TaskFuture) else "other"
 
 
 @pairs

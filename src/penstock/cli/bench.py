@@ -22,7 +22,7 @@ from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.stopping import Stopping
 from penstock.cli.tables import Cell, Column, Row, write_table
 from penstock.cli.text import clean, duration
-from penstock.cli.words import counts_line, state_styles, state_word
+from penstock.cli.words import COUNT_WORDS, state_styles, state_word
 
 
 @click.command()
@@ -156,13 +156,13 @@ def _write(session: Session, flow_name: str, compared: list[Figures]) -> None:
         Column("OVERHEAD", need=4, right=True),
         Column("STATE", need=7, least=10),
     ]
-    rows = [_row(session, figures) for figures in compared]
+    rows = [_row(figures) for figures in compared]
     write_table(session.out, columns, rows, session.width)
     session.out.line()
     session.out.line(clean(f"Recommended: {runner or 'none'}, because {reason}."))
 
 
-def _row(session: Session, figures: Figures) -> Row:
+def _row(figures: Figures) -> Row:
     trial = figures.typical
     share = trial.overhead_share
     return [
@@ -173,15 +173,20 @@ def _row(session: Session, figures: Figures) -> Row:
         duration(trial.task_seconds),
         str(trial.workers),
         "" if share is None else f"{share:.0%}",
-        Cell(_said(session, trial), state_styles(trial.state["type"])),
+        Cell(_said(trial), state_styles(trial.state["type"])),
     ]
 
 
-def _said(session: Session, trial: Trial) -> str:
+def _said(trial: Trial) -> str:
     """Say how the flow run ended, and how its task runs did where not all completed."""
     said = state_word(trial.state)
     if trial.is_completed:
         return said
-    rest = {state: number for state, number in trial.counts.items() if state != "COMPLETED"}
-    counted = f" ({counts_line(rest, session.out, final=True)})" if rest else ""
-    return f"{said}: {clean(trial.state['message'] or '')}{counted}"
+    words = COUNT_WORDS | {"PENDING": "not ready"}
+    rest = [
+        f"{number:,} {words.get(state, state.lower())}"
+        for state, number in trial.counts.items()
+        if state != "COMPLETED"
+    ]
+    counted = f" ({', '.join(rest)})" if rest else ""
+    return f"{said}: {trial.state['message'] or ''}{counted}"

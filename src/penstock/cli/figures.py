@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from statistics import mean, median_low
+from statistics import median_low
 from typing import Any
 
 from penstock.cli.text import duration
@@ -19,6 +19,7 @@ from penstock.cli.text import duration
 NEARLY = 1.1
 """Up to this factor slower, the simpler runner is recommended."""
 _MOSTLY = 0.5
+_SMALL_SECONDS = 0.005
 
 
 @dataclass
@@ -138,10 +139,10 @@ def _comparison(chosen: str, walls: dict[str, float]) -> str:
     other = min(others, key=others.__getitem__)
     factor = others[other] / walls[chosen]
     if factor > NEARLY:
-        return f"{factor:.1f} times as fast as {other}, the next best"
+        return f"it is {factor:.1f} times as fast as {other}, the next best"
     if factor > 1:
-        return f"as fast as {other} within 10 %, and simpler"
-    return f"{other} gains less than 10 % on it, and is more to run"
+        return f"it is as fast as {other} within 10%, and simpler"
+    return f"{other} gains less than 10% on it, and is more to run"
 
 
 def _advice(trial: Trial) -> str:
@@ -149,8 +150,8 @@ def _advice(trial: Trial) -> str:
     share = trial.overhead_share
     if share is None:
         return "; the flow has no task runs that could be shared out"
-    if share > _MOSTLY and trial.workers > 1:
-        each = mean([trial.task_seconds / max(1, trial.task_runs)])
+    each = trial.task_seconds / trial.task_runs
+    if share > _MOSTLY and each < _SMALL_SECONDS:
         return (
             f"; {share:.0%} of its worker-time is not spent in tasks, which take "
             f"{duration(each)} each: fewer, larger tasks would do better"

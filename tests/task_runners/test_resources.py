@@ -498,3 +498,49 @@ def test_thousands_that_wait_take_their_turn_quickly() -> None:
     began = time.monotonic()
     assert example() == list(range(3000))
     assert time.monotonic() - began < 15
+
+
+def test_parents_that_together_keep_what_their_children_need_are_told() -> None:
+    begun: list[int] = []
+
+    @task(resources={"gpu": 1})
+    def parent(number: int) -> Any:
+        begun.append(number)
+        wait_until(lambda: len(begun) == 2)
+        return child.submit(number).result()
+
+    @task(resources={"gpu": 1})
+    def child(number: int) -> int:
+        return number
+
+    @flow
+    def example() -> Any:
+        return {"problems": [each.exception(timeout=20) for each in parent.map([1, 2])]}
+
+    problems = example()["problems"]
+    assert [type(problem) for problem in problems if problem] == [DeadlockError]
+    assert "child" in str(next(filter(None, problems)))
+
+
+def test_who_waits_for_a_holder_that_can_end_is_no_deadlock() -> None:
+    begun = threading.Event()
+
+    @task(resources={"gpu": 1})
+    def holder() -> None:
+        begun.wait(20)
+
+    @task(resources={"gpu": 1})
+    def parent() -> int:
+        future = child.submit()
+        begun.set()
+        return future.result()
+
+    @task(resources={"gpu": 1})
+    def child() -> int:
+        return 1
+
+    @flow
+    def example() -> Any:
+        return [holder.submit(), parent.submit()]
+
+    assert example() == [None, 1]

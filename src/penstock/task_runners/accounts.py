@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.core.resources import said
@@ -314,16 +314,6 @@ class Account:
             due = self._ledger.serve()
         _call(due)
 
-    def blockers(self, request: Request) -> list[Any]:
-        """Give the owners of grants that each alone make a request wait for their end."""
-        asked = _folded(request)
-        with self._ledger.lock:
-            return [
-                grant.owner
-                for grant in self._ledger.grants
-                if grant.owner is not None and self._keeps_from(grant, asked)
-            ]
-
     def holders(self, request: Request) -> list[Any]:
         """Give the owners of grants that hold something of what a request asks for."""
         asked = _folded(request).keys()
@@ -334,18 +324,33 @@ class Account:
                 if grant.owner is not None and not asked.isdisjoint(grant.request)
             ]
 
+    def fits_beside(self, request: Request, owners: Sequence[Any]) -> bool:
+        """Tell whether a request could be met although what some owners keep is never free.
+
+        Their cpu is: they give it back when they wait.
+        """
+        asked = _folded(request)
+        with self._ledger.lock:
+            kept: Counter[str] = Counter()
+            for grant in self._ledger.grants:
+                if grant.owner in owners:
+                    own = grant.account is self
+                    kept.update(
+                        {
+                            name: amount
+                            for name, amount in grant.kept.items()
+                            if own or name in self._ledger.stock.names
+                        }
+                    )
+            stocks = (self._ledger.stock, self._own)
+            return not any(stock.leaves_too_little(kept, asked) for stock in stocks)
+
     def free(self) -> dict[str, float]:
         """Give how much is free now, of the machine and of the runner's own names."""
         with self._ledger.lock:
             return {**self._ledger.stock.free(), **self._own.free()}
 
     # The lock is held.
-
-    def _keeps_from(self, grant: Grant, asked: Request) -> bool:
-        """Tell whether a request has to wait as long as a grant is held."""
-        if self._ledger.stock.leaves_too_little(grant.kept, asked):
-            return True
-        return grant.account is self and self._own.leaves_too_little(grant.kept, asked)
 
     def lacking(self, request: Request) -> list[str]:
         """Give the names of which too little is free."""

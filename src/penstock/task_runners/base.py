@@ -257,9 +257,13 @@ class BaseTaskRunner(abc.ABC):
         """Take back a placed call that has not started; tell whether that succeeded."""
         return False
 
-    def blockers(self, call: Call) -> Sequence[Call]:
-        """Give calls of which each alone keeps a placed call from starting before it has ended."""
+    def holders(self, call: Call) -> Sequence[Call]:
+        """Give the calls that hold something of what a call which has not started asks for."""
         return ()
+
+    def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
+        """Tell whether a call could start although some of the holders never end."""
+        return True
 
     def foresee(self, call: Call) -> None:
         """Take note of a call whose upstreams have not settled; called if `foresees` is set.

@@ -242,10 +242,10 @@ class ResourceGate:
             self.account.release(admitted.grant)
         self._unbegun.clear()
 
-    def blockers(self, call: Call) -> list[Call]:
-        """Give the calls that each alone make a call wait for their end."""
-        blockers = self.account.blockers(call.resources)
-        return [] if call in blockers else blockers
+    def holders(self, call: Call) -> list[Call]:
+        """Give the calls that hold something of what a call which has not started asks for."""
+        holders = self.account.holders(call.resources)
+        return [] if call in holders else holders
 
     def _in_line(self, call: Call, start: Callable[[Grant], object]) -> Waiting:
         waiting = self.account.waiting(call.resources, call.priority, start, call)

@@ -86,8 +86,11 @@ class SequentialTaskRunner(BaseTaskRunner):
         if self._gate is not None:
             self._gate.account.check(task_name, resources)
 
-    def blockers(self, call: Call) -> Sequence[Call]:
-        return () if self._gate is None else self._gate.blockers(call)
+    def holders(self, call: Call) -> Sequence[Call]:
+        return () if self._gate is None else self._gate.holders(call)
+
+    def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
+        return self._gate is None or self._gate.account.fits_beside(call.resources, holders)
 
 
 def _run(call: Call) -> None:

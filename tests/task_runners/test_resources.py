@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -544,3 +545,53 @@ def test_who_waits_for_a_holder_that_can_end_is_no_deadlock() -> None:
         return [holder.submit(), parent.submit()]
 
     assert example() == [None, 1]
+
+
+def interrupt_when_in_line(machine: Account, ledger: Any) -> threading.Thread:
+    def interrupt() -> None:
+        wait_until(lambda: bool(ledger.line._heads()))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("runner", RUNNERS[:2], ids=["sequential", "concurrent"])
+def test_ctrl_c_while_something_waits_for_resources(
+    runner: BaseTaskRunner, machine: Account
+) -> None:
+    grant = machine.acquire({"cpu": CPUS})
+    assert grant is not None
+
+    @task(resources={"cpu": 1})
+    def never() -> None:
+        raise AssertionError
+
+    @flow(task_runner=runner)
+    def example() -> Any:
+        return never.submit().result()
+
+    thread = interrupt_when_in_line(machine, accounts._ledger)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        example()
+    thread.join()
+    assert time.monotonic() - began < 9
+    machine.release(grant)
+
+
+def test_the_time_limit_of_a_flow_that_waits_for_resources(machine: Account) -> None:
+    grant = machine.acquire({"cpu": CPUS})
+    assert grant is not None
+
+    @task(resources={"cpu": 1})
+    def never() -> None:
+        raise AssertionError
+
+    @flow(task_runner=SequentialTaskRunner(), timeout_seconds=0.2)
+    def example() -> Any:
+        return never.submit().result()
+
+    assert example(return_state=True).name == "TimedOut"
+    machine.release(grant)

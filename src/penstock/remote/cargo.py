@@ -113,13 +113,14 @@ class Cargo:
         found = self.call.found
         if found is None:
             return []
-        engine = self.call.runner.engine
-        settled = [run_of(each) for each in found.dependencies]
-        return [
-            state_of(dependency)
-            for dependency, run in zip(found.dependencies, settled, strict=True)
-            if (run is None or run.outcome is not None) and _is_far(state_of(dependency), engine)
-        ]
+        far, engine = [], self.call.runner.engine
+        for dependency in found.dependencies:
+            run = run_of(dependency)
+            if run is None or run.outcome is not None:
+                state = state_of(dependency)
+                if _is_far(state, engine):
+                    far.append(state)
+        return far
 
     def prepare(self, brought: dict[int, Any], memo: dict[int, Any]) -> None:
         """Pack the arguments, fetching what they need from elsewhere; blocks.

@@ -6,7 +6,9 @@
 Calls wait here as entries in memory, without a thread. What a call was granted it gives back when
 its code has really ended: of a run that was cancelled or exceeded its time limit while its thread
 goes on, that is when the thread comes to its end. Resources are always taken before a slot, so
-nobody who has a slot waits for somebody who has resources and waits for a slot.
+nobody who has a slot waits for somebody who has resources and waits for a slot. No more calls are
+let through than there are slots; where calls without resources have taken those, a call that was
+let through keeps what it has until its slot comes.
 """
 
 from __future__ import annotations

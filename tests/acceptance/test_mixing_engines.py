@@ -21,6 +21,7 @@ from penstock.task_runners import (
     BaseTaskRunner,
     ConcurrentTaskRunner,
     DaskTaskRunner,
+    ProcessPoolTaskRunner,
     SequentialTaskRunner,
 )
 from penstock.testing.ledger import Gate, Ledger, wait_until
@@ -35,6 +36,7 @@ RUNNERS: dict[str, Callable[[str], BaseTaskRunner]] = {
     "threads": lambda address: ConcurrentTaskRunner(max_workers=3),
     "engine": lambda address: LocalTaskRunner(threads=2),
     "other engine": lambda address: LocalTaskRunner(threads=3),
+    "processes": lambda address: ProcessPoolTaskRunner(max_workers=2),
     "dask": lambda address: DaskTaskRunner(address=address),
 }
 PAIRS = list(permutations(RUNNERS, 2))
@@ -281,7 +283,14 @@ def test_a_mebibyte_is_handed_over(pair: Pair) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("engine", "other engine"), ("engine", "dask"), ("dask", "threads"), ("threads", "engine")],
+    [
+        ("engine", "other engine"),
+        ("engine", "dask"),
+        ("dask", "threads"),
+        ("threads", "engine"),
+        ("processes", "engine"),
+        ("engine", "processes"),
+    ],
     ids="-".join,
 )
 def test_100_megabytes_are_handed_over(pair: Pair) -> None:
@@ -535,14 +544,14 @@ def test_an_async_flow_awaits_what_runs_on_several_engines(address: str) -> None
         ]
         return [await future for future in futures]
 
-    assert asyncio.run(example()) == [1, 2, 3, 4, 5]
+    assert asyncio.run(example()) == list(range(1, len(RUNNERS) + 1))
 
 
 # Random graphs.
 
 NODES = st.lists(
     st.tuples(
-        st.sampled_from([name for name in RUNNERS if name != "dask"]),
+        st.sampled_from([name for name in RUNNERS if name not in ("dask", "processes")]),
         st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=3),
         st.sampled_from(["value", "value", "value", "large", "fails"]),
     ),

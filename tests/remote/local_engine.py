@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pickle
 import weakref
-from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle
+from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.flow_run import hear
+from penstock.remote.outbox import Port
 from penstock.remote.runner import RemoteTaskRunner
 from penstock.remote.values import Fetch
 from penstock.remote.worker import run_bundle
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Executes bundles on threads, through the same bytes as other engines."""
 
     def __init__(self, threads: int) -> None:
@@ -62,16 +62,25 @@ class LocalEngine:
     def names(self) -> frozenset[str]:
         return frozenset({"local"})
 
+    def close(self) -> None:
+        self.pool.shutdown()
+        # What the worker's side remembers, in this process, is not to hold the driver's.
+        self.dispatcher = None
+
     def share(self, digest: str, buffer: Any) -> Any:
         return Kept(self, digest, bytes(buffer))
 
-    def fetcher(self, name: str, worker: str) -> Any:
+    def put(self, value: Any) -> Any:
+        return value
+
+    def fetcher(self, name: str | None, worker: str) -> Any:
+        assert name is not None  # nothing is ever lost here
         kept = Kept(self, name, self.kept[name])
         # Kept, for workers and the driver, as long as anybody can ask for it.
         weakref.finalize(kept, self.kept.pop, name, None).atexit = False
         return kept
 
-    def options_of(self, call: Any) -> Hashable:
+    def options_of(self, call: Any) -> Options | None:
         return None
 
     def is_stuck(self, worker: str) -> None:
@@ -95,7 +104,7 @@ class Kept(Fetch):
         return self.native
 
 
-class LocalPort:
+class LocalPort(Port):
     """A worker thread's way to the driver."""
 
     worker = "local"
@@ -135,6 +144,6 @@ class LocalTaskRunner(RemoteTaskRunner):
 
     async def _open(self, exit_stack: AsyncExitStack) -> Any:
         engine = LocalEngine(self.threads)
-        exit_stack.callback(engine.pool.shutdown)
+        exit_stack.callback(engine.close)
         self._engine = engine
         return engine

@@ -9,7 +9,7 @@ from penstock.core.bundling import Pace
 from penstock.remote.codes import Code
 from penstock.remote.messages import KEPT, Item
 from penstock.remote.parcels import Large, Placeholder, pack
-from penstock.remote.values import ArrivedState, Fetch
+from penstock.remote.values import ArrivedState, Fetch, fetched
 from penstock.runs import TaskRun
 from penstock.runtime.context import current_tags
 from penstock.runtime.upstreams import run_of, state_of, value_of
@@ -135,7 +135,7 @@ class Cargo:
         """
         for state in self.far():
             if id(state) not in brought:
-                brought[id(state)] = _fetched(state)
+                brought[id(state)] = fetched(state)
         self.brought = brought
         try:
             self.pack(memo)
@@ -220,10 +220,3 @@ def _size_of(value: Any) -> int:
     except Exception:  # an object of the user's may raise anything
         return 0
     return size if isinstance(size, int) else 0
-
-
-def _fetched(state: State) -> Any:
-    """Fetch a value, without leaving a copy behind where it was kept for whoever asks for it."""
-    if isinstance(state, ArrivedState) and not state.is_here and state.fetch is not None:
-        return state.fetch.fetch()
-    return state.data

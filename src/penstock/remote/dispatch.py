@@ -242,7 +242,7 @@ class Dispatcher:
         workers = self.engine.workers()
         self._send_suspects(workers)
         while self.failure is None:
-            lane = self.lanes.next(lambda lane: self._busy(lane) < lane.most_ahead(workers))
+            lane = self.lanes.next(lambda lane: self._has_room(lane, workers))
             if lane is None:
                 self._is_full = self.lanes.has_more() and not self._is_restricted
                 return
@@ -253,6 +253,9 @@ class Dispatcher:
             ]
             if together:
                 self._send(Bundle(lane.options, together))
+
+    def _has_room(self, lane: Lane, workers: int) -> bool:
+        return self._busy(lane) < lane.most_ahead(workers, self.engine.looks_ahead)
 
     def _busy(self, lane: Lane) -> int:
         """Count the bundles on their way that compete with a lane for places."""
@@ -424,8 +427,9 @@ class Dispatcher:
             cargo.call.life = None
             self.crash(cargo, problem)
             return
-        # Whether it had begun nobody knows, except of a suspect: those say so beforehand.
-        cargo.is_suspect = cargo.is_suspect or not isinstance(problem, Unrun)
+        if not self.engine.knows_starts:
+            # Whether it had begun nobody knows, except of a suspect: those say so beforehand.
+            cargo.is_suspect = cargo.is_suspect or not isinstance(problem, Unrun)
         self.again(cargo)
 
     def crash(self, cargo: Cargo, problem: BaseException) -> None:

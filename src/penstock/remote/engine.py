@@ -27,9 +27,14 @@ class Engine(Protocol):
 
     Attributes:
         reply_to: how workers address this driver.
+        knows_starts: whether a worker that has died leaves behind for certain what had begun.
+        looks_ahead: how many bundles of long calls it wants to see beyond those that can be
+            executed at once, so that it can place them well.
     """
 
     reply_to: Any
+    knows_starts: bool = False
+    looks_ahead: int = 64
 
     def listen(self, dispatcher: Any) -> None:
         """Report to a dispatcher from now on."""

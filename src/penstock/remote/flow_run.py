@@ -114,7 +114,7 @@ class FlowRunElsewhere:
         self.flow_run.preview = header.flow_preview
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
-        self.outbox = Outbox(port, header.reply_to)
+        self.outbox = port.open_outbox(header.reply_to)
         self.recorder = WorkerRecorder(self.outbox)
         self.flow_run.recorder = self.recorder
         self.task_runner: Any = None
@@ -466,6 +466,7 @@ class WorkerRecorder:
             # Short ones are reported by their end alone.
             subject.attempt_started_at = time_ns()
             subject.bundle.running = subject
+            self._outbox.enters()
             return
         self._outbox.add(REQUEST, "record", kind, snapshot(subject))
 

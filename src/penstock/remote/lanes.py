@@ -23,7 +23,6 @@ from penstock.runtime.upstreams import run_of
 from penstock.states import StateType
 from penstock.task_runners.queues import CallQueue
 
-_MOST_AHEAD = 64
 _MOST_BYTES = 4_000_000
 _MOST_LANES = 256
 
@@ -52,11 +51,11 @@ class Lane:
         """Give how many calls the next bundle is to hold."""
         return bundle_size(self.pace, len(self.queue), workers) if self.is_bundled else 1
 
-    def most_ahead(self, workers: int) -> int:
+    def most_ahead(self, workers: int, looks_ahead: int) -> int:
         """Give how many bundles may be on their way, so that no worker runs out of work."""
         if self.pace.seconds > TARGET_SECONDS or not self.is_bundled:
             # Sent one by one: let the engine see enough of them to place them well.
-            return 2 * workers + _MOST_AHEAD
+            return workers + looks_ahead
         return 2 * workers if self.pace.is_known else workers
 
 

@@ -51,6 +51,10 @@ class Port(Protocol):
     def come_back(self) -> None:
         """Take a place again; blocks."""
 
+    def open_outbox(self, reply_to: Any) -> Outbox:
+        """Give what collects the reports to a driver."""
+        return Outbox(self, reply_to)
+
 
 class Outbox:
     """What one worker process has to tell one driver. Thread-safe."""
@@ -66,6 +70,18 @@ class Outbox:
         self.entries.append(entry)
         if len(self.entries) > _MOST_ENTRIES:
             self.flush()
+
+    def begins(self, key: bytes, attempt: int) -> None:
+        """Take that an attempt begins: its arguments are going to be unpacked.
+
+        This and the next two are for those who can find it out when the worker is dead.
+        """
+
+    def enters(self) -> None:
+        """Take that the function of the attempt that began last is about to be called."""
+
+    def rests(self) -> None:
+        """Take that the code of the attempt that began last has ended."""
 
     def flush(self) -> None:
         """Send what there is."""

@@ -21,7 +21,7 @@ from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
-from penstock.remote.values import ArrivedState, whole
+from penstock.remote.values import ArrivedState, fetched, whole
 from penstock.runs import TaskRun
 from penstock.runtime.blocking import ServiceThread
 from penstock.runtime.context import current_run, current_tags
@@ -276,7 +276,7 @@ class Requests:
             if isinstance(state, ArrivedState) and not self._is_elsewhere(state):
                 value = state.value
             else:
-                value = whole(state.data)
+                value = whole(fetched(state))
         except Exception as exc:
             # It was made in this process, and cannot leave it.
             return ("state", state_to_record(exception_to_crashed_state(exc)))

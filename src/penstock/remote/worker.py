@@ -149,10 +149,18 @@ class Bundle:
             self.live.outbox.add(GIVEN_BACK, keys)
 
     def _execute(self, item: Item) -> None:
+        outbox = self.live.outbox
+        # Before its arguments are unpacked, which may be what kills.
+        outbox.begins(item.key, item.attempt + 1)
+        try:
+            self._execute_begun(item)
+        finally:
+            outbox.rests()
+
+    def _execute_begun(self, item: Item) -> None:
         try:
             task = self._code_of(item.code)
             if item.is_suspect:
-                # Before its arguments are unpacked, which may be what kills.
                 self.live.outbox.confirm(STARTED, item.key, item.attempt + 1, time_ns())
             call = self._call_of(item, task)
         except CodeMissing:

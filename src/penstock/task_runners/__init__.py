@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from penstock.task_runners.concurrent import ConcurrentTaskRunner
     from penstock.task_runners.dask.clients import get_async_dask_client, get_dask_client
     from penstock.task_runners.dask.runner import DaskTaskRunner
+    from penstock.task_runners.processes.runner import ProcessPoolTaskRunner
     from penstock.task_runners.sequential import SequentialTaskRunner
 
 _MODULES = {
     "BaseTaskRunner": "base",
     "ConcurrentTaskRunner": "concurrent",
     "DaskTaskRunner": "dask.runner",
+    "ProcessPoolTaskRunner": "processes.runner",
     "SequentialTaskRunner": "sequential",
     "TaskConcurrencyType": "base",
     "get_async_dask_client": "dask.clients",
@@ -26,6 +28,7 @@ __all__ = [
     "BaseTaskRunner",
     "ConcurrentTaskRunner",
     "DaskTaskRunner",
+    "ProcessPoolTaskRunner",
     "SequentialTaskRunner",
     "TaskConcurrencyType",
     "get_async_dask_client",

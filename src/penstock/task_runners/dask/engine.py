@@ -21,7 +21,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from penstock.errors import EngineError, WorkerLost
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle, Options
+from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.recovery import Unrun
 from penstock.runtime.loops import FlowLoop
 from penstock.states import describe_exception
@@ -75,7 +75,7 @@ async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> DaskEngine:
     return await there(connect())  # type: ignore[no-any-return]
 
 
-class DaskEngine:
+class DaskEngine(Engine):
     """One client of a cluster. Thread-safe.
 
     Args:

@@ -15,6 +15,7 @@ from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
+from penstock.remote.outbox import Port
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
@@ -22,7 +23,7 @@ from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 _ports: WeakKeyDictionary[Worker, DaskPort] = WeakKeyDictionary()
 
 
-class DaskPort:
+class DaskPort(Port):
     """A worker, as the code that runs on it uses it. Thread-safe.
 
     Flow runs are remembered with their port: it does not keep the worker alive.

@@ -2,7 +2,9 @@
 
     python examples/census.py
     python examples/census.py --runner sequential --limit 200
+    python examples/census.py --runner dask
     penstock run examples/census.py -p limit=200
+    penstock bench examples/census.py -p limit=200
 
 A file that does not parse (the test suite of Python has some on purpose) is counted, not fatal.
 """
@@ -20,14 +22,23 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock import flow, get_run_logger, task
-from penstock.task_runners import BaseTaskRunner, ConcurrentTaskRunner, SequentialTaskRunner
+from penstock import flow, get_run_logger, task, task_runners
+from penstock.task_runners import BaseTaskRunner, ConcurrentTaskRunner
 
-# Parsing keeps a processor busy: more threads than processors would only stand in each other's way.
-RUNNERS: dict[str, BaseTaskRunner] = {
-    "sequential": SequentialTaskRunner(),
-    "concurrent": ConcurrentTaskRunner(max_workers=os.cpu_count()),
+# The names that `penstock run --runner` takes, of the runners that there are.
+RUNNERS = {
+    name: class_name
+    for name, class_name in {
+        "sequential": "SequentialTaskRunner",
+        "concurrent": "ConcurrentTaskRunner",
+        "process": "ProcessPoolTaskRunner",
+        "dask": "DaskTaskRunner",
+        "ray": "RayTaskRunner",
+    }.items()
+    if class_name in task_runners.__all__
 }
+# Parsing keeps a processor busy: more threads than processors would only stand in each other's way.
+THREADS = ConcurrentTaskRunner(max_workers=os.cpu_count())
 SHOWN = 20  # packages in the table
 SINGLE = "(single modules)"
 BRANCHES = (
@@ -136,7 +147,7 @@ def total(summaries: list[Summary]) -> Measures:
     return sum((summary.measures for summary in summaries), Measures())
 
 
-@flow(task_runner=RUNNERS["concurrent"])
+@flow(task_runner=THREADS)
 def census(folder: str | None = None, limit: int | None = None) -> dict[str, int]:
     """Measure every Python file below a folder and print a table by package."""
     started = time.perf_counter()
@@ -151,6 +162,14 @@ def census(folder: str | None = None, limit: int | None = None) -> dict[str, int
     print(table(rows, totals))
     print(f"\n{totals.files:,} files of {root} in {time.perf_counter() - started:.1f} s")
     return {"packages": len(rows), "files": totals.files, "lines": totals.lines}
+
+
+def runner_named(name: str) -> BaseTaskRunner:
+    """Make the task runner of a name."""
+    if name == "concurrent":
+        return THREADS
+    runner: BaseTaskRunner = getattr(task_runners, RUNNERS[name])()
+    return runner
 
 
 def python_files(root: Path, limit: int | None) -> list[Path]:
@@ -197,7 +216,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N files")
     parser.add_argument("--folder", metavar="PATH", help="default: Python's standard library")
     options = parser.parse_args()
-    census.task_runner = RUNNERS[options.runner]
+    census.task_runner = runner_named(options.runner)
     census(options.folder, options.limit)
 
 

@@ -69,7 +69,7 @@ def test_every_example_is_tried_and_listed() -> None:
     assert files == set(re.findall(r"\[(\w+\.py)\]\(\1\)", listing))
 
 
-@pytest.mark.parametrize("runner", ["sequential", "concurrent"])
+@pytest.mark.parametrize("runner", ["sequential", "concurrent", "process", "dask"])
 def test_census_counts_the_same_on_every_runner(runner: str, penstock_home: Path) -> None:
     folder = Path(re.__file__).parent
     arguments = ["--folder", str(folder), "--runner", runner]

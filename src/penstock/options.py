@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import inf
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
@@ -13,7 +12,6 @@ from penstock.task_runners.base import BaseTaskRunner
 
 REFUSED_CHARACTERS = "/%&><"
 _LONGEST_NAME = 200
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgtp])(i)?)?b?", re.IGNORECASE)
 Hook = Callable[[Any, Any, Any], Any]
 Hooks = Mapping[StateType, tuple[Hook, ...]]
 
@@ -61,53 +59,6 @@ def checked_whole(option: str, value: Any, least: int | None = None) -> int:
     if least is not None and value < least:
         raise InvalidOptionError(f"{option} is {value}; it must be at least {least}.")
     return value
-
-
-def checked_resources(resources: Any) -> dict[str, float]:
-    """Check `resources`: numbers above zero by name; memory also as a text such as "4GB".
-
-    Returns:
-        The amounts by name, memory in bytes; "cpu", "gpu" and "memory" are in lower case.
-    """
-    if resources is None:
-        return {}
-    if not isinstance(resources, Mapping):
-        raise InvalidOptionError(
-            f"resources is {resources!r}; it must be a dictionary such as "
-            "{'cpu': 2, 'gpu': 1, 'memory': '4GB'}."
-        )
-    checked: dict[str, float] = {}
-    for name, amount in resources.items():
-        if not isinstance(name, str) or not name.strip():
-            raise InvalidOptionError(f"resources has the name {name!r}; it must be a text.")
-        if name.casefold() in map(str.casefold, checked):
-            raise InvalidOptionError(f"resources is {resources!r}; it names {name!r} twice.")
-        known = name.casefold() in ("cpu", "gpu", "memory")
-        checked[name.casefold() if known else name] = _amount(name, amount)
-    return checked
-
-
-def _amount(name: str, given: Any) -> float:
-    amount, example = given, ""
-    if name.casefold() == "memory":
-        amount = _bytes(given) if isinstance(given, str) else given
-        example = ", or a text such as '4GB'"
-    is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
-    if not is_number or not 0 < amount < inf:
-        raise InvalidOptionError(
-            f"resources[{name!r}] is {given!r}; it must be a number above 0{example}."
-        )
-    return float(amount)
-
-
-def _bytes(text: str) -> float | None:
-    """Read a size such as "4GB" or "512 MiB"; None if it is none."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        return None
-    number, unit, binary = found.groups()
-    power = " kmgtp".index((unit or " ").lower())
-    return float(number) * float(1024 if binary else 1000) ** power
 
 
 def checked_text(option: str, value: Any) -> str | None:

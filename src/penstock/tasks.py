@@ -8,6 +8,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overl
 from penstock.annotations import Dependency, allow_failure
 from penstock.core.callables import Decorated, described
 from penstock.core.mapping import list_arguments, zip_arguments
+from penstock.core.resources import checked_resources
 from penstock.core.retries import RetryPolicy, exponential_backoff
 from penstock.core.signatures import callable_name
 from penstock.errors import OutsideFlowError
@@ -17,7 +18,6 @@ from penstock.options import (
     checked_function,
     checked_hooks,
     checked_name,
-    checked_resources,
     checked_runner,
     checked_template,
     checked_text,

@@ -54,6 +54,11 @@ class TestGivenCluster(TaskRunnerContract):
     def one_worker(self, narrow_cluster: Any) -> DaskTaskRunner:
         return DaskTaskRunner(cluster=narrow_cluster)
 
+    @pytest.fixture
+    def resources(self) -> dict[str, float]:
+        # Its workers declare nothing.
+        return {}
+
 
 class TestAddress(TaskRunnerContract):
     """Worker processes that nobody here has started."""
@@ -65,6 +70,11 @@ class TestAddress(TaskRunnerContract):
     @pytest.fixture
     def one_worker(self, narrow_address: str) -> DaskTaskRunner:
         return DaskTaskRunner(address=narrow_address)
+
+    @pytest.fixture
+    def resources(self) -> dict[str, float]:
+        # Its workers declare nothing.
+        return {}
 
 
 class TestTemporaryThreads(TaskRunnerContract):

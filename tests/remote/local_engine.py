@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
@@ -61,6 +62,11 @@ class LocalEngine(Engine):
     def names(self) -> frozenset[str]:
         return frozenset({"local"})
 
+    def close(self) -> None:
+        self.pool.shutdown()
+        # What the worker's side remembers, in this process, is not to hold the driver's.
+        self.dispatcher = None
+
     def share(self, digest: str, buffer: Any) -> Any:
         return Kept(self, digest, bytes(buffer))
 
@@ -69,7 +75,10 @@ class LocalEngine(Engine):
 
     def fetcher(self, name: str | None, worker: str) -> Any:
         assert name is not None  # nothing is ever lost here
-        return Kept(self, name, self.kept.pop(name))
+        kept = Kept(self, name, self.kept[name])
+        # Kept, for workers and the driver, as long as anybody can ask for it.
+        weakref.finalize(kept, self.kept.pop, name, None).atexit = False
+        return kept
 
     def options_of(self, call: Any) -> Options | None:
         return None
@@ -84,6 +93,12 @@ class Kept(Fetch):
     def __init__(self, engine: LocalEngine, name: str, value: Any) -> None:
         self.native = value
         self.worker = "local"
+        self.engine = engine
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def fetch(self) -> Any:
         return self.native
@@ -129,6 +144,6 @@ class LocalTaskRunner(RemoteTaskRunner):
 
     async def _open(self, exit_stack: AsyncExitStack) -> Any:
         engine = LocalEngine(self.threads)
-        exit_stack.callback(engine.pool.shutdown)
+        exit_stack.callback(engine.close)
         self._engine = engine
         return engine

@@ -105,13 +105,13 @@ def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, An
     sample = Sample(_live_flow_runs)
     # Below the live block, which stays where it is.
     stopping = Stopping(lambda text: session.err.line(text if session.err.plain else "\n" + text))
-    with _stdout_for_json(session):
+    with stdout_on_stderr(session.json):
         try:
             with shown_progress(session.err, sample, quiet=session.quiet), stopping.watched():
                 flow, values = prepare()
                 outcome = call(flow, values, stopping)
         except LoadingFailed as exc:
-            _write_loading(session, exc)
+            write_loading(session, exc)
             return Exit.FAILED
         ending = _ending(session, outcome, sample)
         write_summary(session, ending)
@@ -216,7 +216,7 @@ def _read(session: Session, ending: Ending, flow_run_id: str) -> None:
         session.talk(f"The history cannot be read now: {clean(str(exc))}")
 
 
-def _write_loading(session: Session, failure: LoadingFailed) -> None:
+def write_loading(session: Session, failure: LoadingFailed) -> None:
     cause = failure.__cause__
     assert cause is not None
     screen = session.err
@@ -231,9 +231,9 @@ def _write_loading(session: Session, failure: LoadingFailed) -> None:
 
 
 @contextlib.contextmanager
-def _stdout_for_json(session: Session) -> Iterator[None]:
-    """With `--json`, send everything printed meanwhile to stderr: stdout carries one object."""
-    if not session.json:
+def stdout_on_stderr(wanted: bool) -> Iterator[None]:
+    """Send everything printed meanwhile to stderr, where stdout is to carry one answer alone."""
+    if not wanted:
         yield
         return
     sys.stdout.flush()

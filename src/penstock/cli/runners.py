@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,19 @@ class Choice:
         workers: gives the arguments with which so many task runs run at once; None: this runner
             has no number of workers.
         takes_address: whether `name:ADDRESS` connects to something that runs already.
+        requires: the package that it needs beside Penstock.
     """
 
     module: str
     class_name: str
     workers: Callable[[int], Arguments] | None = None
     takes_address: bool = False
+    requires: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether what it needs is there; tells without loading it."""
+        return self.requires is None or importlib.util.find_spec(self.requires) is not None
 
 
 RUNNERS: dict[str, Choice] = {
@@ -44,6 +51,7 @@ RUNNERS: dict[str, Choice] = {
         "DaskTaskRunner",
         workers=lambda number: {"cluster_kwargs": {"n_workers": number, "threads_per_worker": 1}},
         takes_address=True,
+        requires="distributed",
     ),
 }
 

@@ -23,6 +23,7 @@ from penstock.remote.called_off import CalledOff
 from penstock.remote.cargo import Cargo
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.futures import let_futures_travel
+from penstock.remote.handover import Handovers
 from penstock.remote.lanes import Lane, Lanes
 from penstock.remote.messages import CANCEL, RECALL
 from penstock.remote.recovery import Recoveries, Recovery, Unrun
@@ -56,7 +57,8 @@ class Dispatcher:
     def __init__(self, engine: Engine, bundles: bool = True) -> None:
         let_futures_travel()
         self.engine = engine
-        self.lanes = Lanes(self._refuse, bundles)
+        handovers = Handovers(self.post, self.again, self._refuse)
+        self.lanes = Lanes(self._refuse, bundles, handovers)
         self.reports = Reports(self)
         self._called_off = CalledOff(engine, self.header_of)
         self.recoveries = Recoveries(self)

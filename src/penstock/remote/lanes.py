@@ -17,6 +17,7 @@ from penstock.core.bundling import MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_s
 from penstock.remote.cargo import Cargo
 from penstock.remote.codes import Codes
 from penstock.remote.engine import Options
+from penstock.remote.handover import Handovers
 from penstock.runs import TaskRun
 from penstock.runtime.upstreams import run_of
 from penstock.states import StateType
@@ -64,14 +65,17 @@ class Lanes:
     Args:
         refuse: ends a call whose arguments or code cannot travel.
         bundles: False lets no calls travel together.
+        handovers: where calls wait for large values from elsewhere.
     """
 
     def __init__(
         self,
         refuse: Callable[[Any, Exception], None],
         bundles: bool,
+        handovers: Handovers,
     ) -> None:
         self._refuse = refuse
+        self._handovers = handovers
         self._bundles = bundles
         self.codes = Codes()
         self._lanes: dict[Hashable, Lane] = {}
@@ -144,10 +148,10 @@ class Lanes:
 
     def drain(self) -> list[Cargo]:
         """Take everything out."""
-        drained: list[Cargo] = []
+        drained: list[Cargo] = self._handovers.drain()
         for lane in self._lanes.values():
             while (call := lane.queue.pop()) is not None:
-                drained.append(call.cargo)  # type: ignore[attr-defined]
+                drained.append(call.cargo)
         return drained
 
     def _lane_of(self, cargo: Cargo) -> Lane:
@@ -172,6 +176,10 @@ class Lanes:
     def pack(self, cargo: Cargo) -> bool:
         """Pack the arguments of a call; tell whether it can be sent."""
         if cargo.is_over:
+            if cargo.is_prepared:
+                self._handovers.sent(cargo)
+            return False
+        if self._handovers.holds_up(cargo):
             return False
         try:
             cargo.code = self.codes.of(cargo.call.task)
@@ -179,6 +187,9 @@ class Lanes:
         except Exception as exc:
             self._refuse(cargo.call, exc)
             return False
+        finally:
+            if cargo.is_prepared:
+                self._handovers.sent(cargo)
         return True
 
     def _add_followers(
@@ -195,6 +206,8 @@ class Lanes:
                     or not cargo.call.upstreams
                     or cargo.options != options
                     or not self._is_covered(cargo, together)
+                    # It waits for that once its upstreams have settled.
+                    or cargo.far()
                     or not self.pack(cargo)
                 ):
                     continue

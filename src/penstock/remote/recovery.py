@@ -143,26 +143,33 @@ class Recovery(Cargo):
         )
 
 
+class _Held:
+    """How many bytes recipes hold."""
+
+    bytes = 0
+
+    def release(self, size: int) -> None:
+        self.bytes -= size
+
+
 class Recoveries:
     """Makes lost values again for one dispatcher, in its thread."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._going_on: dict[Fetch, Recovery] = {}
-        self._bytes = 0
+        self._held = _Held()
 
     def note(self, cargo: Cargo, fetch: Fetch) -> None:
         """Remember how a value was made that a worker keeps."""
         code, size = cargo.code, cargo.size
-        if code is None or self._bytes + size > MOST_BYTES or isinstance(cargo, Recovery):
+        if code is None or self._held.bytes + size > MOST_BYTES or isinstance(cargo, Recovery):
             return
         options = cargo.options
         recipe = fetch.recipe = Recipe(cargo, code, options)
-        self._bytes += size
-        weakref.finalize(recipe, self._release, size).atexit = False
-
-    def _release(self, size: int) -> None:
-        self._bytes -= size
+        self._held.bytes += size
+        # Not a method of this object: what it refers to would keep the recipe, and stay for ever.
+        weakref.finalize(recipe, self._held.release, size).atexit = False
 
     def holds_up(self, cargo: Cargo) -> bool:
         """Tell whether arguments of a call are lost; it goes on once they have been made again."""

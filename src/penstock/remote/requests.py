@@ -21,7 +21,7 @@ from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
-from penstock.remote.values import ArrivedState, whole
+from penstock.remote.values import ArrivedState, fetched, whole
 from penstock.runs import TaskRun
 from penstock.runtime.blocking import ServiceThread
 from penstock.runtime.context import current_run, current_tags
@@ -251,7 +251,19 @@ class Requests:
         """Tell a worker how a run ended that it waits for."""
         state = run.outcome
         assert state is not None
-        self._tell(worker, (END, key or run.key, self._outcome(state)))
+        if self._is_elsewhere(state):
+            # It has to be fetched from another engine first, which takes its time.
+            self._later(self._tell_value, worker, key or run.key, state)
+        else:
+            self._tell_value(worker, key or run.key, state)
+
+    def _tell_value(self, worker: str, key: bytes, state: State) -> None:
+        self._tell(worker, (END, key, self._outcome(state)))
+
+    def _is_elsewhere(self, state: State) -> bool:
+        """Tell whether a value is kept on an engine where this one's workers cannot get it."""
+        fetch = state.fetch if isinstance(state, ArrivedState) else None
+        return fetch is not None and fetch.engine is not self._dispatcher.engine
 
     def _tell_problem(self, worker: str, key: bytes, exc: Exception) -> None:
         """Tell a worker that what it wanted to be submitted could not be."""
@@ -261,7 +273,10 @@ class Requests:
         if state.type is not StateType.COMPLETED:
             return ("state", state_to_record(state))
         try:
-            value = state.value if isinstance(state, ArrivedState) else whole(state.data)
+            if isinstance(state, ArrivedState) and not self._is_elsewhere(state):
+                value = state.value
+            else:
+                value = whole(fetched(state))
         except Exception as exc:
             # It was made in this process, and cannot leave it.
             return ("state", state_to_record(exception_to_crashed_state(exc)))

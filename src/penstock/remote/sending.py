@@ -64,3 +64,4 @@ def _share(cargo: Cargo, bundle: Bundle, engine: Engine) -> None:
         shared = engine.share(large.digest, large.buffer)
         cargo.shared.append(shared)
         bundle.parts[large.digest] = shared
+    cargo.let_go_of_large()

@@ -188,3 +188,10 @@ class ArrivedState(State):
     def small(self) -> tuple[bytes | None, str | None]:
         """Give the value as the history keeps it; (None, None) when it is not small."""
         return (self.value.data, self.value.codec) if self.value.is_small else (None, None)
+
+
+def fetched(state: State) -> Any:
+    """Fetch a value, without leaving a copy behind where it was kept for whoever asks for it."""
+    if isinstance(state, ArrivedState) and not state.is_here and state.fetch is not None:
+        return state.fetch.fetch()
+    return state.data

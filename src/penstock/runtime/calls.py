@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -118,6 +118,12 @@ class TaskCall:
         if self._key is None:
             self._key = self.task_run.id if self.task_run.attempt == 0 else uuid4()
         return self._key
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """What a run of the task takes, by name."""
+        resources: Mapping[str, float] = self.task.resources
+        return resources
 
     @property
     def values(self) -> tuple[object, ...]:

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from penstock.errors import DeadlockError
 from penstock.runtime.blocking import is_service_thread
 from penstock.runtime.context import current_run
 from penstock.runtime.loops import FlowLoop, PassingLoop, is_loop_thread
-from penstock.runtime.waiting import wait_for_run
+from penstock.runtime.waiting import said_to_wait, wait_for_run
+from penstock.states import exception_to_crashed_state
 
 
 def loop_in_caller(loop: FlowLoop, side_loop: FlowLoop) -> FlowLoop:
@@ -34,8 +36,22 @@ def end_in_caller(call: Any) -> None:
 
 def off_service_threads(place: Callable[[Sequence[Any]], None], calls: Sequence[Any]) -> None:
     """Place calls; those that would run right here, not in a thread that has to serve others."""
-    if calls[0].runner.runs_in_caller and is_service_thread():
+    if not calls[0].runner.runs_in_caller:
+        place(calls)
+    elif is_service_thread():
         name = "penstock-call"
         threading.Thread(target=place, args=(calls,), name=name, daemon=True).start()
+    elif calls[0].resources and not calls[0].loop.runs_here():
+        for call in calls:
+            _place_knowingly(place, call)
     else:
         place(calls)
+
+
+def _place_knowingly(place: Callable[[Sequence[Any]], None], call: Any) -> None:
+    """Place a call that may have to wait here for resources, unless it would wait for ever."""
+    try:
+        with said_to_wait([call.task_run]):
+            place((call,))
+    except DeadlockError as exc:
+        call.finished(exception_to_crashed_state(exc))

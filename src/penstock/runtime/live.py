@@ -101,7 +101,7 @@ class LiveFlowRun:
         self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
         self._task_names: dict[int, str] = {}
         self._failures = Failures()
-        self.runners = Runners(runner, self.loop, self.side_loop)
+        self.runners = Runners(runner, self.loop)
         self._idle_rings: list[Callable[[], object]] = []
         self.is_ending = False
         _registry[flow_run.key] = self

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from penstock.errors import BlockingWaitError, DeadlockError
+from penstock.errors import BlockingWaitError
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.blocking import is_service_thread, take
 from penstock.runtime.context import current_run
+from penstock.runtime.deadlocks import refuse_circle, unfinished_upstreams
 from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
 from penstock.runtime.settling import catch_up
-from penstock.runtime.upstreams import run_of
 from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
 
 T = TypeVar("T")
@@ -61,7 +61,9 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
 def _run_inline(run: TaskRun) -> None:
     """Run a placed call that no worker has taken yet in this thread, if there is one."""
     call, slot = run.live.call_of(run), current_slot.get()
-    if call is None or call.is_async or slot is None or call.runner.runs_elsewhere:
+    if call is None or call.is_async or slot is None:
+        return
+    if call.resources or call.runner.runs_elsewhere:
         return
     lent = slot.lend()
     if lent is None:
@@ -150,47 +152,10 @@ def said_to_wait(runs: Sequence[TaskRun]) -> Iterator[None]:
     waiter.waits = [*waiter.waits, runs]
     try:
         for run in runs if len(runs) == 1 else ():
-            _refuse_circle(waiter, run)
+            refuse_circle(waiter, run)
         yield
     finally:
         waiter.waits = [wait for wait in waiter.waits if wait is not runs]
-
-
-def _refuse_circle(waiter: TaskRun, target: TaskRun) -> None:
-    """Follow what the target waits for; every step is a wait that cannot be avoided."""
-    came_from: dict[TaskRun, TaskRun | None] = {target: None}
-    pending = [target]
-    while pending:
-        run = pending.pop()
-        if run is waiter:
-            raise DeadlockError(_circle(waiter, run, came_from))
-        for follower in _inevitable(run):
-            if follower not in came_from:
-                came_from[follower] = run
-                pending.append(follower)
-
-
-def _inevitable(run: TaskRun) -> list[TaskRun]:
-    if run.outcome is not None:
-        return []
-    upstream = unfinished_upstreams(run)
-    # Several waits at once (gather), or one for several runs, may be given up halfway.
-    waits = run.waits
-    blocked = list(waits[0]) if len(waits) == 1 and len(waits[0]) == 1 else []
-    return upstream + blocked
-
-
-def _circle(waiter: TaskRun, run: TaskRun, came_from: dict[TaskRun, TaskRun | None]) -> str:
-    names = [run.name]
-    before = came_from[run]
-    while before is not None:
-        names.append(before.name)
-        before = came_from[before]
-    chain = " -> ".join([waiter.name, *reversed(names)])
-    return (
-        f"Task runs wait for each other in a circle: {chain}. None of them can go on. "
-        "Return the future instead of waiting for it inside the task."
-    )
 
 
 def _refuse_to_block_the_loop(run: TaskRun) -> None:
@@ -206,15 +171,6 @@ def _refuse_to_block_the_loop(run: TaskRun) -> None:
             f"Waiting here for task run {run.name!r} would block the event loop that has to "
             "run it. Use 'await future' instead of 'future.result()' or 'future.wait()'."
         )
-
-
-def unfinished_upstreams(run: TaskRun) -> list[TaskRun]:
-    """Give the upstreams that a task run still waits for."""
-    call = None if run.live is None else run.live.call_of(run)
-    if call is None:
-        return []
-    runs = [run_of(dependency) for dependency in list(call.upstreams)]
-    return [run for run in runs if run is not None and run.outcome is None]
 
 
 def _needs_this_loop(run: TaskRun) -> bool:

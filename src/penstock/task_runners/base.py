@@ -15,6 +15,7 @@ from contextvars import Context
 from typing import Any, Protocol, Self
 from uuid import UUID
 
+from penstock.core.resources import said
 from penstock.errors import ResourceError, TaskRunnerError
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.slots import Slot
@@ -65,19 +66,37 @@ class Call(Protocol):
     instead use the quicker forms: `run()` for synchronous work, `arun()` for asynchronous.
     """
 
-    is_async: bool
-    priority: int
-    loop: Loop
     slot: Slot | None
-    context: Context
     ticket: list[None]
     """For queues: holds something while the call waits in one."""
     number: int
     """For queues: the place in the order of arrival."""
+    cargo: Any
+    """Whatever the runner keeps with the call; None at first."""
 
     @property
     def key(self) -> UUID:
         """What `submit` and `wait` know the attempt by."""
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """What a run of the task takes, by name; memory in bytes."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the task's function is asynchronous."""
+
+    @property
+    def priority(self) -> int:
+        """Larger runs sooner."""
+
+    @property
+    def loop(self) -> Loop:
+        """The event loop for asynchronous work."""
+
+    @property
+    def context(self) -> Context:
+        """The context variables to execute it with."""
 
     def __call__(self) -> Awaitable[State]: ...
 
@@ -214,7 +233,7 @@ class BaseTaskRunner(abc.ABC):
         return {name: value for name, value in held.items() if value is not _MISSING}
 
     def place(self, calls: Sequence[Call]) -> None:
-        """Place several calls at once; each reports its end through `call.finished`.
+        """Place several calls of one task at once; each reports its end by `call.finished`.
 
         Thread-safe, and never raises because of a call. The default submits each call and
         waits for it on the flow run's event loop.
@@ -234,13 +253,21 @@ class BaseTaskRunner(abc.ABC):
             ResourceError: the text says what the task asks for, and what there is.
         """
         raise ResourceError(
-            f"Task {task_name!r} asks for {dict(resources)}, but {self} does not support "
-            "`resources` yet. Leave the option out, or run the task on the DaskTaskRunner."
+            f"Task {task_name!r} asks for {said(resources)}, but {self} gives no `resources`. "
+            "Leave the option out, or run the task on another runner."
         )
 
     def take_back(self, call: Call) -> bool:
         """Take back a placed call that has not started; tell whether that succeeded."""
         return False
+
+    def holders(self, call: Call) -> Sequence[Call]:
+        """Give the calls that hold something of what a call which has not started asks for."""
+        return ()
+
+    def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
+        """Tell whether a call could start although some of the holders never end."""
+        return True
 
     def foresee(self, call: Call) -> None:
         """Take note of a call whose upstreams have not settled; called if `foresees` is set.
@@ -291,7 +318,8 @@ class BaseTaskRunner(abc.ABC):
         return type(self).__name__
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in _settings(self).items())
+        settings = _settings(self).items()
+        given = ", ".join(f"{name}={value!r}" for name, value in settings if value != {})
         return f"{type(self).__name__}({given})"
 
 

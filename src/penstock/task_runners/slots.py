@@ -37,6 +37,34 @@ class Slot(Protocol):
         """Go on with the own slot: the call it was lent to has ended."""
 
 
+class BorrowedSlot:
+    """The slot of a call for another one that runs within it, in the same thread.
+
+    The inner call may leave it while it waits, but it is not the inner call's to give away.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    def leave(self) -> None:
+        self._slot.leave()
+
+    def come_back(self) -> None:
+        self._slot.come_back()
+
+    async def acome_back(self) -> None:
+        await self._slot.acome_back()
+
+    def abandon(self) -> None:
+        pass
+
+    def lend(self) -> Any:
+        return self._slot.lend()
+
+    def take_home(self, lent: Any) -> None:
+        self._slot.take_home(lent)
+
+
 current_slot: ContextVar[Slot | None] = ContextVar("penstock_slot", default=None)
 
 

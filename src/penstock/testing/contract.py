@@ -25,6 +25,7 @@ from penstock.testing.futures import FuturesContract, WaitingContract
 from penstock.testing.lifecycle import LifecycleContract
 from penstock.testing.mapping import MappingContract
 from penstock.testing.nesting import NestedTasksContract, SubflowsContract
+from penstock.testing.resources import ResourcesContract
 from penstock.testing.results import ResultsContract
 from penstock.testing.retries import RetriesContract
 from penstock.testing.timeouts import TimeoutsContract
@@ -57,6 +58,7 @@ class FlowsContract(
     LogsContract,
     CancellationContract,
     OrderContract,
+    ResourcesContract,
 ):
     """What flows and tasks do on every runner."""
 

@@ -42,8 +42,9 @@ def interrupts_fail() -> Iterator[None]:
 class ContractFixtures:
     """Fixtures of the contract; `task_runner` is the one a subclass must give.
 
-    A subclass may also override `overlaps` (two task runs can be running at the same time) and
-    `one_worker` (the same kind of runner with room for one running task).
+    A subclass may also override `overlaps` (two task runs can be running at the same time),
+    `one_worker` (the same kind of runner with room for one running task), and `resources` (what
+    a task run may ask for).
     """
 
     @pytest.fixture
@@ -76,6 +77,12 @@ class ContractFixtures:
             return type(task_runner)(max_workers=1)  # type: ignore[call-arg]
         except TypeError:
             return task_runner
+
+    @pytest.fixture
+    def resources(self, task_runner: BaseTaskRunner) -> dict[str, float]:
+        """Say what a task run may ask for; nothing where the runner does not check it."""
+        checks = type(task_runner).check_resources is not BaseTaskRunner.check_resources
+        return {"cpu": 1} if checks else {}
 
     @pytest.fixture
     def ledger(self, tmp_path: Path) -> Ledger:

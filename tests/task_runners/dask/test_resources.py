@@ -213,14 +213,14 @@ def test_refused_in_a_task(pair: ExternalCluster) -> None:
 
 
 @pytest.mark.parametrize("runner", [ConcurrentTaskRunner()], ids=str)
-def test_in_process_runners_have_none(runner: Any) -> None:
-    greedy = place.with_options(resources={"gpu": 1})
+def test_in_process_runners_have_what_the_machine_has(runner: Any) -> None:
+    greedy = place.with_options(resources={"gpu": 4096})
 
     @flow(task_runner=runner)
     def example() -> None:
         greedy.submit()
 
-    with pytest.raises(ResourceError, match="does not support `resources` yet"):
+    with pytest.raises(ResourceError, match="asks for gpu=4096; there is cpu="):
         example()
 
 

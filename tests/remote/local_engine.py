@@ -91,6 +91,7 @@ class LocalPort:
     worker = "local"
     lost: tuple[type[BaseException], ...] = ()
     patience = 10.0
+    own = None
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
@@ -108,6 +109,9 @@ class LocalPort:
 
     def fetch(self, name: str) -> Any:
         return self.engine.kept[name]
+
+    def options(self) -> Any:
+        return None
 
     def leave(self) -> None:
         self.engine.pool._max_workers += 1

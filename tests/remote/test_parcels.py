@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from penstock import task
 from penstock.errors import MissingDependencyError, SerializationError, TerminationSignal
 from penstock.remote import parcels
+from penstock.remote.bounded import dump_bounded
 from penstock.remote.parcels import (
     LARGE_BYTES,
     MEMO_ENTRIES,
     Parcel,
     Placeholder,
-    dump_bounded,
     pack,
     pack_code,
     unpack,
@@ -210,7 +210,7 @@ def test_module_sent_by_value_on_request() -> None:
 
 def test_missing_cloudpickle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    parcels._pickler.cache_clear()
+    parcels.pickler.cache_clear()
     with pytest.raises(MissingDependencyError, match="requires `cloudpickle`; install it with"):
         pack((lambda: 1,), NAMES)
 

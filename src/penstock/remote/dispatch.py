@@ -206,6 +206,8 @@ class Dispatcher:
             if call.found is None:
                 # Packed at once: what the caller changes afterwards is not meant for it.
                 cargo.pack()
+                if cargo.large:
+                    self.lanes.note_large(cargo)
         except Exception as exc:
             self._refuse(call, exc)
             return None

@@ -15,7 +15,7 @@ import io
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
@@ -35,13 +35,15 @@ LARGE_BYTES = 2**20
 MEMO_ENTRIES = 64
 """Large arguments that the memo of one `map` remembers: those used last."""
 
+SCRIPT = b"__main__"
+"""What the pickle of a thing contains that is looked up in the main module."""
+
 Buffer = bytes | bytearray | memoryview
 Resolver = Callable[[Any], object]
 
 _PLAIN = 0x80  # every pickle starts with it
 _MARK_LARGE = b"L"
 _LONG_TYPES = frozenset({bytes, bytearray, str})
-_SCRIPT = b"__main__"
 
 
 class Large(NamedTuple):
@@ -160,7 +162,11 @@ def pack(
 
 
 def unpack(
-    data: bytes, large: Mapping[str, Buffer], resolver: Resolver | None = None
+    data: bytes,
+    large: Mapping[str, Buffer],
+    resolver: Resolver | None = None,
+    *,
+    known: dict[Hashable, object] | None = None,
 ) -> tuple[object, ...]:
     """Undo `pack`, on a worker.
 
@@ -169,13 +175,15 @@ def unpack(
         large: the large contents by digest. What is made of them, but strings and bytearrays,
             uses them in place and is read-only, for several runs share them.
         resolver: gives the value for the token of a `Placeholder`.
+        known: an empty dict that all calls of one `map` share: an argument with large parts that
+            they have in common is then one object.
 
     Raises:
         ImportError: a module is missing here; its `name` says which.
         SerializationError: a large content is missing, or a resolver.
     """
     with _resolving(resolver):
-        return _unpack(data, large)
+        return _unpack(data, large, {} if known is None else known)
 
 
 def pack_code(definition: Decorated | Callable[..., Any]) -> bytes:
@@ -234,57 +242,6 @@ def _resolving(resolver: Resolver | None) -> Iterator[None]:
         _current.resolver = outer
 
 
-def dump_bounded(value: object, limit: int) -> bytes | None:
-    """Pickle a value in one piece; None when that takes more than `limit` bytes.
-
-    No more than the limit is ever held in memory. Whatever pickling raises comes through.
-    """
-
-    def refuse_long(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes > limit:
-            raise _Full
-        return True
-
-    def dumped(pickler: Callable[..., Any]) -> bytes:
-        file = _BoundedFile(limit)
-        pickler(file, 5, buffer_callback=refuse_long).dump(value)
-        return b"".join(file.chunks)
-
-    try:
-        if not _by_value_modules():
-            try:
-                data = dumped(pickle.Pickler)
-                if _SCRIPT not in data:
-                    return data
-            except _Full:
-                return None
-            except BaseException as exc:
-                refusal(exc)
-        return dumped(_pickler())
-    except _Full:
-        return None
-
-
-class _Full(Exception):
-    """The pickle would be longer than allowed."""
-
-
-class _BoundedFile:
-    """A file in memory that refuses to grow beyond a limit."""
-
-    __slots__ = ("chunks", "left")
-
-    def __init__(self, limit: int) -> None:
-        self.chunks: list[bytes] = []
-        self.left = limit
-
-    def write(self, chunk: bytes) -> None:
-        self.left -= memoryview(chunk).nbytes  # a large buffer comes as it is
-        if self.left < 0:
-            raise _Full
-        self.chunks.append(bytes(chunk))
-
-
 class _Sink:
     """A file that keeps nothing."""
 
@@ -295,18 +252,18 @@ class _Sink:
 def _dumps(value: object, found: list[Any] | None = None) -> bytes:
     """Pickle a value; with a list to put them into, large buffers leave it without a copy."""
     collect = None if found is None else _collector(found)
-    if not _by_value_modules():
+    if not by_value_modules():
         try:
             data = pickle.dumps(value, 5, buffer_callback=collect)
             # The name is in the pickle when something is looked up there, or by accident.
-            if _SCRIPT not in data:
+            if SCRIPT not in data:
                 return data
         except BaseException as exc:
             refusal(exc)
         if found:
             found.clear()
     file = io.BytesIO()
-    _pickler()(file, 5, buffer_callback=collect).dump(value)
+    pickler()(file, 5, buffer_callback=collect).dump(value)
     return file.getvalue()
 
 
@@ -321,14 +278,14 @@ def _collector(found: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
     return collect
 
 
-def _by_value_modules() -> Any:
+def by_value_modules() -> Any:
     """Give the modules that the user asked cloudpickle to send by value."""
     cloudpickle = sys.modules.get("cloudpickle")
     return None if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
 
 
 @cache
-def _pickler() -> Any:
+def pickler() -> Any:
     """Give cloudpickle's pickler, taught where to find the functions of flows and tasks."""
     try:
         import cloudpickle
@@ -352,13 +309,13 @@ def _pickler() -> Any:
 
 def _try_out(value: object) -> None:
     """Pickle a value, only to see whether that works."""
-    if not _by_value_modules():
+    if not by_value_modules():
         try:
             pickle.Pickler(_Sink(), 5, buffer_callback=_drop).dump(value)
             return
         except BaseException as exc:
             refusal(exc)
-    _pickler()(_Sink(), 5, buffer_callback=_drop).dump(value)
+    pickler()(_Sink(), 5, buffer_callback=_drop).dump(value)
 
 
 def _drop(buffer: pickle.PickleBuffer) -> bool:
@@ -461,16 +418,26 @@ def _large(buffer: Buffer) -> Large:
     return Large(digest, copy)
 
 
-def _unpack(data: bytes, large: Mapping[str, Buffer]) -> tuple[object, ...]:
+def _unpack(
+    data: bytes, large: Mapping[str, Buffer], known: dict[Hashable, object]
+) -> tuple[object, ...]:
     if data[0] == _PLAIN:
         return pickle.loads(data)  # type: ignore[no-any-return]
-    packed, layout = pickle.loads(memoryview(data)[1:])
+    packed, layout = layout_of(data)
     values = list(pickle.loads(packed))
     for places, kind, inner, digests in layout:
-        value = _unpacked_piece(kind, inner, [_content(large, digest) for digest in digests])
+        name = kind, inner, tuple(digests)
+        if name not in known:
+            contents = [_content(large, digest) for digest in digests]
+            known[name] = _unpacked_piece(kind, inner, contents)
         for place in places:
-            values[place] = value
+            values[place] = known[name]
     return tuple(values)
+
+
+def layout_of(data: bytes) -> tuple[bytes, list[tuple[list[int], str, bytes | None, list[str]]]]:
+    """Give what is in data with large parts: the rest, and the arguments that have such parts."""
+    return pickle.loads(memoryview(data)[1:])  # type: ignore[no-any-return]
 
 
 def _content(large: Mapping[str, Buffer], digest: str) -> Buffer:
@@ -489,11 +456,6 @@ def _unpacked_piece(kind: str, data: bytes | None, contents: list[Buffer]) -> ob
         return bytearray(contents[0])
     if kind == "str":
         return str(contents[0], "utf-8", "surrogatepass")
-    buffers: Iterable[Buffer] = contents
-    if data is None:
-        return pickle.loads(contents[0], buffers=_read_only(contents[1:]))
-    return pickle.loads(data, buffers=_read_only(buffers))
-
-
-def _read_only(buffers: Iterable[Buffer]) -> list[memoryview]:
-    return [memoryview(buffer).toreadonly() for buffer in buffers]
+    pickled, *buffers = contents if data is None else (data, *contents)
+    # Several task runs share them.
+    return pickle.loads(pickled, buffers=[memoryview(each).toreadonly() for each in buffers])

@@ -6,11 +6,13 @@ import asyncio
 import pickle
 import threading
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from dask import get_annotations  # type: ignore[attr-defined]
 from dask.sizeof import sizeof
-from distributed import CancelledError, Future, Worker, get_client, get_worker, rejoin, secede
+from distributed import CancelledError, Client, Future, Worker, get_worker, rejoin, secede
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.errors import WorkerLost
@@ -18,6 +20,11 @@ from penstock.remote.flow_run import hear
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
+PLACES = frozenset({"resources", "workers", "allow_other_workers"})
+"""Annotations that say where a task may run."""
+OTHERS = frozenset({"priority", "retries"})
+"""The other ones that reach Dask."""
+_lock = threading.Lock()
 # A worker in the driver's own process ends before the process does.
 _ports: WeakKeyDictionary[Worker, DaskPort] = WeakKeyDictionary()
 
@@ -30,6 +37,8 @@ class DaskPort:
 
     lost: tuple[type[BaseException], ...] = (CancelledError, asyncio.CancelledError)
     patience = 10.0
+    # Futures, also inside collections that were persisted: where the class is looked up.
+    own = b"distributed.client"
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address
@@ -66,9 +75,13 @@ class DaskPort:
         return size
 
     def fetch(self, name: str) -> Any:
-        client = get_client()
+        client = client_of(self._worker)
         known: Any = "memory"
         return client.gather(Future(name, client, state=known)).value
+
+    def options(self) -> dict[str, Any] | None:
+        given = get_annotations()
+        return {name: given[name] for name in PLACES | OTHERS if name in given} or None
 
     def leave(self) -> None:
         # Threads that the user's code has started have no place on the worker; nor has one that
@@ -98,6 +111,39 @@ class DaskPort:
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop).result()
+
+
+def client_of(worker: Worker, timeout: float | None = None) -> Client:
+    """Give the worker's own client, which lasts as long as the worker."""
+    # What it is made in, it keeps: not the context of a task run, and with that its values.
+    return Context().run(_client_in_driver if is_in_driver(worker) else _client, worker, timeout)
+
+
+def is_in_driver(worker: Worker) -> bool:
+    """Tell whether a worker is a thread of the driver's process."""
+    address: str = worker.scheduler.address
+    return address.startswith("inproc://")
+
+
+def _client(worker: Worker, timeout: float | None) -> Client:
+    return worker._get_client(timeout)
+
+
+def _client_in_driver(worker: Worker, timeout: float | None) -> Client:
+    """Make a worker's client as Dask does, but not as the default of the driver's process."""
+    with _lock:
+        if worker._client is None:
+            worker._client = Client(
+                worker.scheduler,
+                loop=worker.loop,
+                security=worker.security,
+                set_as_default=False,
+                direct_to_workers=True,
+                name="worker",
+                **({} if timeout is None else {"timeout": timeout}),
+            )
+            Worker._initialized_clients.add(worker._client)
+        return worker._client
 
 
 class Whole:

@@ -252,7 +252,7 @@ class Bundle:
         if state.type is StateType.COMPLETED:
             value = state.data
             try:
-                place = encode(value, lambda value: self._keep(run, value))
+                place = encode(value, lambda value: self._keep(run, value), outbox.port.own)
             except BaseException as exc:
                 state = raised(_unsendable(exc), TASK_RUN, ended_at, item.key)
             else:

@@ -66,3 +66,6 @@ class DaskFetch(Fetch):
                 except (CancelledError, asyncio.CancelledError):
                     pass
             self.engine.recover(self)
+
+    def hold(self) -> None:
+        self.engine.held.append(self)

@@ -336,7 +336,12 @@ class FlowRunElsewhere:
             return state_from_record(told[1], key)
         value = Value(*told[1])
         fetch = _PortFetch(self, key, value.data) if value.place == KEPT else None
-        return ArrivedState(value, fetch, told[2], key, told[3], told[4])
+        state = ArrivedState(value, fetch, told[2], key, told[3], told[4])
+        state.resolver = self._resolve
+        return state
+
+    def _resolve(self, token: Any) -> Any:
+        return self.future_of(token[1])
 
 
 class _PortFetch(Fetch):

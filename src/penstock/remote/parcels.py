@@ -182,7 +182,7 @@ def unpack(
         ImportError: a module is missing here; its `name` says which.
         SerializationError: a large content is missing, or a resolver.
     """
-    with _resolving(resolver):
+    with resolving(resolver):
         return _unpack(data, large, {} if known is None else known)
 
 
@@ -228,12 +228,13 @@ def unpack_code(data: bytes, resolver: Resolver | None = None) -> Any:
     Raises:
         ImportError: a module is missing here; its `name` says which.
     """
-    with _resolving(resolver):
+    with resolving(resolver):
         return pickle.loads(data)
 
 
 @contextmanager
-def _resolving(resolver: Resolver | None) -> Iterator[None]:
+def resolving(resolver: Resolver | None) -> Iterator[None]:
+    """Let placeholders that are unpickled in this thread be resolved, inside the block."""
     outer = _current.resolver
     _current.resolver = resolver or outer
     try:
@@ -247,6 +248,12 @@ class _Sink:
 
     def write(self, chunk: bytes) -> None:
         pass
+
+
+def dump_apart(value: object) -> tuple[bytes, list[memoryview]]:
+    """Pickle a value of any size; large buffers leave the pickle without a copy."""
+    found: list[memoryview] = []
+    return _dumps(value, found), found
 
 
 def _dumps(value: object, found: list[Any] | None = None) -> bytes:

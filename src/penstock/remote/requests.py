@@ -24,7 +24,7 @@ from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
 from penstock.remote.values import ArrivedState, whole
 from penstock.runs import TaskRun
-from penstock.runtime.blocking import ServiceThread
+from penstock.runtime.blocking import ServiceThread, take
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.futures import TaskFuture
 from penstock.states import State, StateType, exception_to_crashed_state
@@ -204,7 +204,7 @@ class Requests:
         memo: dict[int, Any] = {}
 
         def submit(key: bytes, data: bytes) -> None:
-            values = unpack(data, large, self._resolve, known=known)
+            values = unpack(data, large, self.resolve, known=known)
             args, kwargs = task.signature.call_arguments(values)
             run = self._live.submit_after(task, args, kwargs, awaited, key, memo)
             self._known[key] = run
@@ -231,7 +231,7 @@ class Requests:
     def _task_of(self, digest: str) -> Any:
         task = self._tasks.get(digest)
         if task is None:
-            task = self._tasks[digest] = unpack_code(self._codes[digest], self._resolve)
+            task = self._tasks[digest] = unpack_code(self._codes[digest], self.resolve)
             del self._codes[digest]
         return task
 
@@ -244,11 +244,22 @@ class Requests:
             listed.append(allow_failure(dependency) if allowed else dependency)
         return find((listed,)) if listed else None
 
-    def _resolve(self, token: Any) -> Any:
+    def resolve(self, token: Any) -> Any:
+        """Give the future that a placeholder stands for. Thread-safe."""
         kind, what = token
+        if what not in self._known:
+            self._catch_up()
         if kind != "future" or what not in self._known:
             raise KeyError(f"There is no task run {what!r} here.")
         return TaskFuture(self._known[what])
+
+    def _catch_up(self) -> None:
+        """Wait until what has been asked for so far is done: the submission of a run, perhaps."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            done: SimpleQueue[Any] = SimpleQueue()
+            self._later(done.put, True)
+            take(done, _PATIENCE_SECONDS)
 
     def _tell_end(self, worker: str, run: TaskRun, key: bytes | None = None) -> None:
         """Tell a worker how a run ended that it waits for."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.errors import SerializationError
 from penstock.remote.messages import INLINE, KEPT, Value
-from penstock.remote.parcels import pack, unpack
+from penstock.remote.parcels import Resolver, pack, resolving, unpack
 from penstock.results.small import decode_small, encode_small
 from penstock.states import State, StateType, describe_exception
 
@@ -28,13 +28,19 @@ logger = logging.getLogger("penstock.remote")
 _NOTHING: Any = object()
 
 
-def encode(value: Any, keep: Callable[[Any], tuple[str, int]], own: bytes | None = None) -> Value:
+def encode(
+    value: Any,
+    keep: Callable[[Any], tuple[str, int]],
+    own: bytes | None = None,
+    resolver: Resolver | None = None,
+) -> Value:
     """Encode the value of a task run on the worker that made it.
 
     Args:
         keep: keeps a value that is not small on the engine; gives its name and size in bytes.
         own: what occurs in the pickle of a value that has to be kept, whatever its size: it
             refers to things of the engine's own that end with it.
+        resolver: gives what the futures in it stand for.
 
     Raises:
         SerializationError: it cannot be turned into bytes, so it could never leave.
@@ -47,7 +53,7 @@ def encode(value: Any, keep: Callable[[Any], tuple[str, int]], own: bytes | None
     data, codec = encode_small(value)
     if data is not None and codec is not None:
         if own is None or codec != "pickle" or own not in data:
-            _check(data, codec)
+            _check(data, codec, resolver)
             return Value(INLINE, data, codec, len(data), True)
         return Value(KEPT, *keep_as(OWN), False)
     measure = _Measure(own)
@@ -59,11 +65,12 @@ def encode(value: Any, keep: Callable[[Any], tuple[str, int]], own: bytes | None
     return Value(INLINE, data, "parcel", len(data), False)
 
 
-def _check(data: bytes, codec: str) -> None:
+def _check(data: bytes, codec: str, resolver: Resolver | None) -> None:
     """See that a pickled value can be loaded again before it is promised."""
     if codec == "pickle":
         try:
-            pickle.loads(data)
+            with resolving(resolver):
+                pickle.loads(data)
         except Exception as exc:
             raise SerializationError(
                 "The result was turned into bytes that cannot be turned back: "
@@ -112,22 +119,31 @@ def whole(value: Any, name: str = "result") -> Value:
     return Value(INLINE, (parcel.data, large), "whole", len(parcel.data), False)
 
 
-def decode(value: Value) -> Any:
+def decode(value: Value, resolver: Resolver | None = None) -> Any:
     """Decode a value that travelled with a report.
+
+    Args:
+        resolver: gives what the futures in it stand for.
 
     Raises:
         SerializationError: it cannot be rebuilt in this process.
     """
     try:
         if value.is_small:
-            return decode_small(value.data, value.codec or "")
+            with resolving(resolver):
+                return decode_small(value.data, value.codec or "")
         data, large = value.data if value.codec == "whole" else (value.data, {})
-        return unpack(data, large)[0]
+        return unpack(data, large, resolver)[0]
     except Exception as exc:
-        raise SerializationError(
-            f"The result cannot be rebuilt in this process: {describe_exception(exc)}. What the "
-            "worker could import must be importable here as well."
-        ) from exc
+        raise not_rebuilt(exc) from exc
+
+
+def not_rebuilt(exc: Exception) -> SerializationError:
+    """Say that a value has arrived, and why nothing can be made of it."""
+    return SerializationError(
+        f"The result cannot be rebuilt in this process: {describe_exception(exc)}. What the "
+        "worker could import must be importable here as well."
+    )
 
 
 class Fetch:
@@ -168,9 +184,13 @@ class Fetch:
 
 
 class ArrivedState(State):
-    """The COMPLETED state of a task run that ended elsewhere; its data is decoded on demand."""
+    """The COMPLETED state of a task run that ended elsewhere; its data is decoded on demand.
 
-    __slots__ = ("_data", "fetch", "value")
+    Attributes:
+        resolver: gives what the futures in the data stand for; None where nothing does.
+    """
+
+    __slots__ = ("_data", "fetch", "resolver", "value")
 
     def __init__(
         self,
@@ -183,6 +203,7 @@ class ArrivedState(State):
     ) -> None:
         self.value = value
         self.fetch = fetch
+        self.resolver: Resolver | None = None
         self._data: Any
         super().__init__(StateType.COMPLETED, name, message, at, _NOTHING, key)
 
@@ -199,7 +220,10 @@ class ArrivedState(State):
     def data(self) -> Any:
         """The value; asking for it the first time may fetch it from the engine."""
         if self._data is _NOTHING:
-            self._data = decode(self.value) if self.fetch is None else self._fetched(self.fetch)
+            if self.fetch is None:
+                self._data = decode(self.value, self.resolver)
+            else:
+                self._data = self._fetched(self.fetch)
         return self._data
 
     @data.setter
@@ -214,7 +238,8 @@ class ArrivedState(State):
                 self.value.data,
                 f"{self.value.size / 2**20:,.0f}",
             )
-        value = fetch.fetch()
+        with resolving(self.resolver):
+            value = fetch.fetch()
         if self.value.codec == OWN:
             fetch.hold()
         return value

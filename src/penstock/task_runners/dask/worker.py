@@ -17,6 +17,7 @@ from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
+from penstock.remote.parcels import dump_apart
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
@@ -147,18 +148,45 @@ def _client_in_driver(worker: Worker, timeout: float | None) -> Client:
 
 
 class Whole:
-    """A kept value. Dask pickles it as one piece; it would look into each element of a list."""
+    """A kept value, which Dask takes for one piece; it would look into each element of a list.
 
-    __slots__ = ("value",)
+    Elsewhere it is unpickled where it is used and not where it arrives: there it would be in
+    nobody's context, and an error would stop the transfer instead of failing who wants the value.
+    """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    __slots__ = ("_packed", "_value")
+
+    def __init__(self, value: Any, packed: tuple[bytes, list[Any]] | None = None) -> None:
+        self._value = value
+        self._packed = packed
+
+    @property
+    def value(self) -> Any:
+        """The value; whatever unpickling raises comes through."""
+        packed = self._packed
+        if packed is not None:
+            data, buffers = packed
+            self._value = pickle.loads(data, buffers=buffers)
+            self._packed = None
+        return self._value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Whole, (self.value,)
+        data, buffers = self._packed or dump_apart(self._value)
+        return Whole, (None, (data, [pickle.PickleBuffer(buffer) for buffer in buffers]))
 
     def __sizeof__(self) -> int:
-        return int(sizeof(self.value))
+        packed = self._packed
+        if packed is None:
+            return int(sizeof(self._value))
+        return len(packed[0]) + sum(memoryview(buffer).nbytes for buffer in packed[1])
+
+
+class _Parts(dict[str, Any]):
+    """What came along with a bundle; values are unpickled by whoever takes them."""
+
+    def __getitem__(self, name: str) -> Any:
+        part = super().__getitem__(name)
+        return part.value if isinstance(part, Whole) else part
 
 
 def _change_available(state: Any, key: str, sign: int) -> None:
@@ -171,8 +199,7 @@ def _change_available(state: Any, key: str, sign: int) -> None:
 
 def run(reply_to: str, data: bytes, names: list[str], *parts: Any) -> None:
     """Execute a bundle; this is the Dask task."""
-    values = [part.value if isinstance(part, Whole) else part for part in parts]
-    run_bundle(data, dict(zip(names, values, strict=True)), _port())
+    run_bundle(data, _Parts(zip(names, parts, strict=True)), _port())
 
 
 def _port() -> DaskPort:

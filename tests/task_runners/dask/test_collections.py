@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -175,3 +177,21 @@ def test_what_the_flow_persists_is_used_within_its_block(runner: DaskTaskRunner)
             return compute_all.submit([persisted]).result()
 
     assert example() == [9]
+
+
+def test_clusters_in_one_process_end_one_by_one() -> None:
+    """What a task's client has opened ends with its own cluster, and with no other one."""
+    ended = threading.Event()
+
+    @flow(task_runner=DaskTaskRunner(cluster_kwargs=ONE_THREAD))
+    def example(gate: threading.Event | None) -> Any:
+        values = [compute.submit().result()[0]]
+        if gate is not None:
+            assert gate.wait(20)
+        return [*values, compute.submit().result()[0]]
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(example, ended)
+        assert example(None) == [6, 6]
+        ended.set()
+        assert other.result() == [6, 6]

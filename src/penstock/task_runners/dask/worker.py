@@ -12,7 +12,16 @@ from weakref import WeakKeyDictionary, ref
 
 from dask import get_annotations  # type: ignore[attr-defined]
 from dask.sizeof import sizeof
-from distributed import CancelledError, Client, Future, Worker, get_worker, rejoin, secede
+from distributed import (
+    CancelledError,
+    Client,
+    Future,
+    Worker,
+    WorkerPlugin,
+    get_worker,
+    rejoin,
+    secede,
+)
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.errors import WorkerLost
@@ -133,8 +142,9 @@ def _client(worker: Worker, timeout: float | None) -> Client:
 def _client_in_driver(worker: Worker, timeout: float | None) -> Client:
     """Make a worker's client as Dask does, but not as the default of the driver's process."""
     with _lock:
-        if worker._client is None:
-            worker._client = Client(
+        client: Client | None = worker._client
+        if client is None:
+            client = worker._client = Client(
                 worker.scheduler,
                 loop=worker.loop,
                 security=worker.security,
@@ -143,8 +153,22 @@ def _client_in_driver(worker: Worker, timeout: float | None) -> Client:
                 name="worker",
                 **({} if timeout is None else {"timeout": timeout}),
             )
-            Worker._initialized_clients.add(worker._client)
-        return worker._client
+            worker.plugins[_ClosesClient.name] = _ClosesClient(client)
+        return client
+
+
+class _ClosesClient(WorkerPlugin):
+    """Closes a worker's client with the worker; Dask waits for the last worker of the process."""
+
+    name = "penstock-client"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def teardown(self, worker: Worker) -> None:
+        """Close it."""
+        worker._client = None
+        await self._client._close(fast=True)
 
 
 class Whole:

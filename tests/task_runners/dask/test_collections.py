@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import distributed
 import pytest
 from dask.base import is_dask_collection
 from dask.delayed import delayed
@@ -127,7 +128,7 @@ def persist(number: int) -> Any:
     """Give a collection whose parts lie on the cluster."""
     with get_dask_client():
         persisted = delayed(pow)(number, 2).persist()
-        persisted.compute()
+        distributed.wait(persisted)
     return persisted
 
 
@@ -174,6 +175,8 @@ def test_what_the_flow_persists_is_used_within_its_block(runner: DaskTaskRunner)
     def example() -> Any:
         with get_dask_client():
             persisted = delayed(pow)(3, 2).persist()
+            # Before it is passed on, the scheduler has to know of it.
+            distributed.wait(persisted)
             return compute_all.submit([persisted]).result()
 
     assert example() == [9]

@@ -146,6 +146,11 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
-        if target not in LASTING_FILES and int(fd) not in lent:
+        # What monitors read of processes is open for a moment, over and over.
+        if target not in LASTING_FILES and int(fd) not in lent and not _is_of_process(target):
             found.add((int(fd), target))
     return frozenset(found)
+
+
+def _is_of_process(target: str) -> bool:
+    return target.startswith("/proc/") and target.split("/")[2].isdecimal()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dask import annotate  # type: ignore[attr-defined]
 
 from penstock import StateType, flow, quote, task
-from penstock.errors import CrashedRun
+from penstock.errors import CrashedRun, SerializationError
 from penstock.task_runners import DaskTaskRunner
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.dask_runs import LARGE, history, wait_for_line
@@ -226,3 +227,71 @@ def test_a_worker_that_is_retired_gives_its_work_away(penstock_home: Path, tmp_p
         **{f"count {number}": 1 for number in range(10)},
     }
     assert {row[:2] for row in history(penstock_home, "wait")} == {("COMPLETED", 2)}
+
+
+def test_a_value_that_cannot_be_rebuilt_fails_who_wants_it(two_workers: ExternalCluster) -> None:
+    """It moves to another worker all the same, and nobody waits for it for ever."""
+
+    class Stubborn:
+        def __init__(self) -> None:
+            self.data, self.home = b"." * LARGE, os.getpid()
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            if os.getpid() != state["home"]:
+                raise ValueError("far from home")
+            vars(self).update(state)
+
+    @task
+    def make() -> Any:
+        return Stubborn()
+
+    @task
+    def measure(value: Any) -> int:
+        return len(value.data)
+
+    @flow(task_runner=DaskTaskRunner(address=two_workers.address))
+    def example() -> Any:
+        with annotate(workers=["worker-0"]):
+            made = make.submit()
+            there = measure.submit(made)
+        with annotate(workers=["worker-1"]):
+            elsewhere = measure.submit(made)
+        return quote((there.result(), elsewhere.exception(), made.exception(), here(made)))
+
+    def here(made: Any) -> str:
+        with pytest.raises(SerializationError) as caught:
+            made.result()
+        return str(caught.value)
+
+    there, elsewhere, nothing, told = example().unquote()
+    assert (there, nothing) == (LARGE, None)
+    assert repr(elsewhere) == "ValueError('far from home')"
+    assert "cannot be rebuilt in this process: ValueError: far from home" in told
+
+
+@pytest.mark.parametrize("padding", [0, LARGE], ids=["small", "kept"])
+def test_futures_inside_a_value_come_to_life_everywhere(
+    two_workers: ExternalCluster, padding: int
+) -> None:
+    @task
+    def child(number: int) -> int:
+        return number
+
+    @task
+    def make() -> Any:
+        return {"children": [child.submit(1), child.submit(2)], "padding": b"." * padding}
+
+    @task
+    def total(value: Any) -> int:
+        return sum(future.result() for future in value["children"])
+
+    @flow(task_runner=DaskTaskRunner(address=two_workers.address))
+    def example() -> Any:
+        made = make.submit()
+        totals = []
+        for name in ("worker-0", "worker-1"):
+            with annotate(workers=[name]):
+                totals.append(total.submit(made))
+        return [total.fn(made.result()), *[future.result() for future in totals]]
+
+    assert example() == [3, 3, 3]

@@ -110,6 +110,7 @@ class LocalPort(Port):
     worker = "local"
     lost: tuple[type[BaseException], ...] = ()
     patience = 10.0
+    own = None
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
@@ -127,6 +128,9 @@ class LocalPort(Port):
 
     def fetch(self, name: str) -> Any:
         return self.engine.kept[name]
+
+    def options(self) -> Any:
+        return None
 
     def leave(self) -> None:
         self.engine.pool._max_workers += 1

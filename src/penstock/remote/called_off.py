@@ -28,6 +28,10 @@ class CalledOff:
     def send(self) -> None:
         """Send what was collected."""
         while self._keys:
-            (bundle, kind), keys = self._keys.popitem()
+            (bundle, kind), called_off = self._keys.popitem()
+            # What has ended or come back meanwhile is no longer there to be told about.
+            keys = [key for key in called_off if key in bundle.cargo]
+            if not keys:
+                continue
             word = pickle.dumps((self._header_of(bundle), (kind, keys)), 5)
             self._engine.tell_about(bundle, word)

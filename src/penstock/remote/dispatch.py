@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -208,6 +209,8 @@ class Dispatcher:
             if call.found is None:
                 # Packed at once: what the caller changes afterwards is not meant for it.
                 cargo.pack()
+                if cargo.large:
+                    self.lanes.note_large(cargo)
         except Exception as exc:
             self._refuse(call, exc)
             return None
@@ -241,20 +244,17 @@ class Dispatcher:
                 self.lanes.take(cargo)
         workers = self.engine.workers()
         self._send_suspects(workers)
+        has_room = partial(self._has_room, workers)
         while self.failure is None:
-            lane = self.lanes.next(lambda lane: self._has_room(lane, workers))
+            lane = self.lanes.next(has_room)
             if lane is None:
                 self._is_full = self.lanes.has_more() and not self._is_restricted
                 return
-            together = [
-                cargo
-                for cargo in self.lanes.compose(lane, workers)
-                if cargo.parts is None or not self.recoveries.holds_up(cargo)
-            ]
-            if together:
+            composed = self.lanes.compose(lane, workers)
+            if together := [each for each in composed if not self.recoveries.holds_up(each)]:
                 self._send(Bundle(lane.options, together))
 
-    def _has_room(self, lane: Lane, workers: int) -> bool:
+    def _has_room(self, workers: int, lane: Lane) -> bool:
         return self._busy(lane) < lane.most_ahead(workers, self.engine.looks_ahead)
 
     def _busy(self, lane: Lane) -> int:

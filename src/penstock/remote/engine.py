@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextvars import ContextVar
 from time import time_ns
 from typing import Any, NamedTuple, Protocol
 
 from penstock.ids import new_task_run_key
 from penstock.remote.cargo import Cargo
+
+given_elsewhere: ContextVar[tuple[type, Any] | None] = ContextVar("penstock_options", default=None)
+"""The kind of engine on whose worker a call was submitted, and the options in force there."""
+
+
+def options_elsewhere(call: Any, engine: Engine) -> Any:
+    """Give what `Port.options` gave where a call was submitted on a worker of such an engine."""
+    kind, options = call.context.get(given_elsewhere) or (None, None)
+    return options if kind is type(engine) else None
 
 
 class Options(NamedTuple):
@@ -69,7 +79,8 @@ class Engine(Protocol):
     def options_of(self, call: Any) -> Options | None:
         """Give the options of the engine's own that were in force where a call was submitted.
 
-        A priority among them becomes that of the call.
+        In this process, or on a worker: see `options_elsewhere`. A priority among them becomes
+        that of the call.
         """
 
     def is_stuck(self, worker: str) -> None:

@@ -14,7 +14,7 @@ import itertools
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from time import time_ns
@@ -22,10 +22,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from penstock.core.inputs import Found
-from penstock.core.outcomes import raised
-from penstock.core.previews import preview_parameters
-from penstock.errors import CrashedRun, SerializationError
-from penstock.ids import new_task_run_key
+from penstock.errors import CrashedRun
 from penstock.remote.failures import state_from_record
 from penstock.remote.futures import let_futures_travel
 from penstock.remote.messages import (
@@ -41,21 +38,18 @@ from penstock.remote.messages import (
     Value,
 )
 from penstock.remote.outbox import Outbox, Port
-from penstock.remote.parcels import pack, pack_code
 from penstock.remote.snapshots import snapshot
+from penstock.remote.submissions import Submissions
 from penstock.remote.values import ArrivedState, Fetch
 from penstock.remote.worker_runs import FlowElsewhere, WorkerFlowRun, WorkerTaskRun
 from penstock.runs import TaskRun
-from penstock.runtime.attempts import TASK_RUN
 from penstock.runtime.blocking import take
 from penstock.runtime.calls import TaskCall
-from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.futures import TaskFuture
 from penstock.runtime.logs import install_log_handler
 from penstock.runtime.loops import FlowLoop
 from penstock.runtime.settling import call_back, call_when_over
-from penstock.runtime.task_runs import settle
-from penstock.runtime.upstreams import awaited_in, run_of, state_of
+from penstock.runtime.upstreams import awaited_in
 from penstock.settings import load_settings
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner, TaskConcurrencyType
@@ -115,6 +109,7 @@ class FlowRunElsewhere:
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
         self.outbox = port.open_outbox(header.reply_to)
+        self._submissions = Submissions(self)
         self.recorder = WorkerRecorder(self.outbox)
         self.flow_run.recorder = self.recorder
         self.task_runner: Any = None
@@ -221,58 +216,17 @@ class FlowRunElsewhere:
         awaited: Found | None,
     ) -> TaskRun:
         """Have the driver submit a run that waits for what was found in `wait_for`, too."""
-        runs = self._request_runs(task, [(args, kwargs)], awaited)
-        return runs[0]
+        return self._submissions.ask(task, [(args, kwargs)], awaited)[0]
 
     def submit_all(
         self, task: Any, calls: Iterable[tuple[Any, Any]], wait_for: Any = None
-    ) -> list[TaskRun]:
+    ) -> Sequence[TaskRun]:
         """Have the driver submit many runs of one task."""
-        return self._request_runs(task, list(calls), awaited_in(wait_for))
+        return self._submissions.ask(task, list(calls), awaited_in(wait_for))
 
-    def _request_runs(
-        self, task: Any, calls: list[tuple[Any, Any]], awaited: Found | None
-    ) -> list[TaskRun]:
-        parent, now = current_run.get(), time_ns()
-        runs: list[TaskRun] = []
-        wanted = []
-        memo: dict[int, Any] = {}
-        code, problem = _packed_code(task)
-        for args, kwargs in calls:
-            values = task.signature.values(args, kwargs)
-            run = WorkerTaskRun(task, new_task_run_key(now), now)
-            run.live, run.recorder = self, self.recorder
-            run.is_numbered = False
-            runs.append(run)
-            try:
-                parcel = pack(values, task.parameter_names, memo)
-                if problem is not None:
-                    raise problem
-            except SerializationError as exc:
-                self._refuse(run, values, exc)
-                continue
-            self._known[run.key] = run
-            wanted.append(
-                (run.key, parcel.data, {part.digest: bytes(part.buffer) for part in parcel.large})
-            )
-        parent_key = parent.key if isinstance(parent, TaskRun) else None
-        waited = () if awaited is None else tuple(_told_of(awaited))
-        log_prints = parent.log_prints if parent is not None else False
-        self.outbox.add(
-            REQUEST, "submit", parent_key, code, wanted, waited, current_tags.get(), log_prints
-        )
-        self.outbox.flush()
-        return runs
-
-    def _refuse(self, run: TaskRun, values: tuple[Any, ...], exc: SerializationError) -> None:
-        """End a run that cannot be submitted: the driver hears of it as of one that ended here."""
-        parent = current_run.get()
-        run.preview = preview_parameters(run.definition.parameter_names, values)
-        run.tags = current_tags.get() | run.definition.tags  # type: ignore[attr-defined]
-        run.parent_key = parent.key if isinstance(parent, TaskRun) else None
-        state = raised(exc, TASK_RUN, time_ns(), run.key)
-        settle(run, state, self.recorder)  # type: ignore[arg-type]
-        run.outcome = state
+    def expect(self, run: TaskRun) -> None:
+        """Take note of a run of whose end the driver will tell."""
+        self._known[run.key] = run
 
     # Waiting for runs that the driver has.
 
@@ -382,7 +336,12 @@ class FlowRunElsewhere:
             return state_from_record(told[1], key)
         value = Value(*told[1])
         fetch = _PortFetch(self, key, value.data) if value.place == KEPT else None
-        return ArrivedState(value, fetch, told[2], key, told[3], told[4])
+        state = ArrivedState(value, fetch, told[2], key, told[3], told[4])
+        state.resolver = self._resolve
+        return state
+
+    def _resolve(self, token: Any) -> Any:
+        return self.future_of(token[1])
 
 
 class _PortFetch(Fetch):
@@ -420,25 +379,6 @@ def hear(header: bytes, word: tuple[Any, ...], port: Port) -> None:
         live = FlowRunElsewhere.of(header, port)
     if live is not None:
         live.hear(word)
-
-
-def _packed_code(task: Any) -> tuple[bytes, SerializationError | None]:
-    try:
-        return pack_code(task), None
-    except SerializationError as exc:
-        return b"", exc
-
-
-def _told_of(awaited: Found) -> Iterable[tuple[bytes | None, Any, bool]]:
-    """Give what a call waits for: the key of a run, or a state without its data; may it fail?"""
-    for dependency, allowed in awaited.dependencies.items():
-        run = run_of(dependency)
-        if run is not None:
-            yield run.key, None, allowed
-        else:
-            state = state_of(dependency)
-            told = state.type.value, state.special_name, state.message, state.at, state.run_key
-            yield None, told, allowed
 
 
 def _forget_oldest() -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from penstock.core.bundling import MOST_TOGETHER, TARGET_SECONDS, Pace, bundle_size
 from penstock.remote.cargo import Cargo
 from penstock.remote.codes import Codes
-from penstock.remote.engine import Options
+from penstock.remote.engine import Options, given_elsewhere
 from penstock.remote.handover import Handovers
+from penstock.remote.payloads import Payloads
 from penstock.runs import TaskRun
 from penstock.runtime.upstreams import run_of
 from penstock.states import StateType
@@ -78,6 +79,7 @@ class Lanes:
         self._handovers = handovers
         self._bundles = bundles
         self.codes = Codes()
+        self._payloads = Payloads()
         self._lanes: dict[Hashable, Lane] = {}
         self._paces: dict[tuple[str, str], Pace] = {}
         self._numbers = itertools.count(1)
@@ -184,6 +186,8 @@ class Lanes:
         try:
             cargo.code = self.codes.of(cargo.call.task)
             cargo.waits_for = cargo.pack()
+            if cargo.large:
+                self.note_large(cargo)
         except Exception as exc:
             self._refuse(cargo.call, exc)
             return False
@@ -191,6 +195,14 @@ class Lanes:
             if cargo.is_prepared:
                 self._handovers.sent(cargo)
         return True
+
+    def note_large(self, cargo: Cargo) -> None:
+        """Take note of packed arguments with large parts. Thread-safe."""
+        call = cargo.call
+        if cargo.data is None or call.context.get(given_elsewhere):
+            return  # of what was submitted on a worker, that one has told
+        is_one_of_many = call.memo is not None
+        self._payloads.note(call.task, cargo.data, cargo.large, is_one_of_many=is_one_of_many)
 
     def _add_followers(
         self, first: Cargo, together: dict[bytes, Cargo], options: Options | None

@@ -103,7 +103,7 @@ class Value(NamedTuple):
         place: INLINE or KEPT.
         data: the encoded value, or the name under which the worker keeps it.
         codec: "json", "pickle", "parcel", "whole" (a parcel with its large buffers); of a kept
-            value None.
+            value "own" when it refers to things of the engine's own, else None.
         size: its size in bytes, as far as known.
         is_small: small enough for the history.
     """

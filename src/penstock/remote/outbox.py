@@ -33,6 +33,14 @@ class Port(Protocol):
     patience: float
     lost: tuple[type[BaseException], ...]
 
+    @property
+    def own(self) -> bytes | None:
+        """What occurs in the pickle of a value that refers to things of the engine's own.
+
+        Such a value is kept, for the sake of what it refers to. None: there are no such things.
+        """
+        return None
+
     def send(self, reply_to: Any, data: bytes) -> None:
         """Send a report to a driver; reports arrive in the order in which they were sent."""
 
@@ -44,6 +52,13 @@ class Port(Protocol):
 
     def fetch(self, name: str) -> Any:
         """Bring a value that the engine keeps; blocks."""
+
+    def options(self) -> Any:
+        """Give the engine's own options in force in the calling code, for what it submits.
+
+        `Engine.options_of` gets them by `options_elsewhere`. None: there are none.
+        """
+        return None
 
     def leave(self) -> None:
         """Give the calling thread's place to other work while it waits."""
@@ -137,17 +152,21 @@ class Ticker:
         while True:
             self._work.wait()
             time.sleep(TICK_SECONDS)
-            for bundle in list(self._active):
-                try:
-                    bundle.tick()
-                except Exception:
-                    # Its worker is gone, and with it whoever could hear of it.
-                    logger.info("A bundle is not looked after any more.", exc_info=True)
-                    self.remove(bundle)
+            self._tick()
             if not self._active:
                 self._work.clear()
                 if self._active:
                     self._work.set()
+
+    def _tick(self) -> None:
+        # Not where the thread sleeps: there its last bundle, with all its values, would live on.
+        for bundle in list(self._active):
+            try:
+                bundle.tick()
+            except Exception:
+                # Its worker is gone, and with it whoever could hear of it.
+                logger.info("A bundle is not looked after any more.", exc_info=True)
+                self.remove(bundle)
 
 
 ticker = Ticker()

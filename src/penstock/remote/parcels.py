@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -27,6 +28,9 @@ from penstock.runtime.unpacking import unpacking_here
 
 MEMO_ENTRIES = 64
 """Large arguments that the memo of one `map` remembers: those used last."""
+
+SCRIPT = b"__main__"
+"""What the pickle of a thing contains that is looked up in the main module."""
 
 Buffer = bytes | bytearray | memoryview
 Resolver = Callable[[Any], object]
@@ -152,7 +156,11 @@ def pack(
 
 
 def unpack(
-    data: bytes, large: Mapping[str, Buffer], resolver: Resolver | None = None
+    data: bytes,
+    large: Mapping[str, Buffer],
+    resolver: Resolver | None = None,
+    *,
+    known: dict[Hashable, object] | None = None,
 ) -> tuple[object, ...]:
     """Undo `pack`, on a worker.
 
@@ -161,6 +169,8 @@ def unpack(
         large: the large contents by digest. What is made of them, but strings and bytearrays,
             uses them in place and is read-only, for several runs share them.
         resolver: gives the value for the token of a `Placeholder`.
+        known: an empty dict that all calls of one `map` share: an argument with large parts that
+            they have in common is then one object.
 
     Raises:
         ImportError: a module is missing here; its `name` says which.
@@ -171,7 +181,7 @@ def unpack(
     _current.resolver = resolver or outer
     unpacking_here.depth += 1
     try:
-        return _unpack(data, large)
+        return _unpack(data, large, {} if known is None else known)
     finally:
         unpacking_here.depth -= 1
         _current.resolver = outer
@@ -219,11 +229,18 @@ def unpack_code(data: bytes, resolver: Resolver | None = None) -> Any:
     Raises:
         ImportError: a module is missing here; its `name` says which.
     """
+    with resolving(resolver):
+        return pickle.loads(data)
+
+
+@contextmanager
+def resolving(resolver: Resolver | None) -> Iterator[None]:
+    """Let placeholders that are unpickled in this thread be resolved, inside the block."""
     outer = _current.resolver
     _current.resolver = resolver or outer
     unpacking_here.depth += 1
     try:
-        return pickle.loads(data)
+        yield
     finally:
         unpacking_here.depth -= 1
         _current.resolver = outer
@@ -325,16 +342,26 @@ def _large(buffer: Buffer) -> Large:
     return Large(digest, copy)
 
 
-def _unpack(data: bytes, large: Mapping[str, Buffer]) -> tuple[object, ...]:
+def _unpack(
+    data: bytes, large: Mapping[str, Buffer], known: dict[Hashable, object]
+) -> tuple[object, ...]:
     if data[0] == _PLAIN:
         return pickle.loads(data)  # type: ignore[no-any-return]
-    packed, layout = pickle.loads(memoryview(data)[1:])
+    packed, layout = layout_of(data)
     values = list(pickle.loads(packed))
     for places, kind, inner, digests in layout:
-        value = _unpacked_piece(kind, inner, [_content(large, digest) for digest in digests])
+        name = kind, inner, tuple(digests)
+        if name not in known:
+            contents = [_content(large, digest) for digest in digests]
+            known[name] = _unpacked_piece(kind, inner, contents)
         for place in places:
-            values[place] = value
+            values[place] = known[name]
     return tuple(values)
+
+
+def layout_of(data: bytes) -> tuple[bytes, list[tuple[list[int], str, bytes | None, list[str]]]]:
+    """Give what is in data with large parts: the rest, and the arguments that have such parts."""
+    return pickle.loads(memoryview(data)[1:])  # type: ignore[no-any-return]
 
 
 def _content(large: Mapping[str, Buffer], digest: str) -> Buffer:
@@ -353,11 +380,6 @@ def _unpacked_piece(kind: str, data: bytes | None, contents: list[Buffer]) -> ob
         return bytearray(contents[0])
     if kind == "str":
         return str(contents[0], "utf-8", "surrogatepass")
-    buffers: Iterable[Buffer] = contents
-    if data is None:
-        return pickle.loads(contents[0], buffers=_read_only(contents[1:]))
-    return pickle.loads(data, buffers=_read_only(buffers))
-
-
-def _read_only(buffers: Iterable[Buffer]) -> list[memoryview]:
-    return [memoryview(buffer).toreadonly() for buffer in buffers]
+    pickled, *buffers = contents if data is None else (data, *contents)
+    # Several task runs share them.
+    return pickle.loads(pickled, buffers=[memoryview(each).toreadonly() for each in buffers])

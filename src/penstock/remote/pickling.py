@@ -49,6 +49,12 @@ def dumps(value: object, found: list[Any] | None = None) -> bytes:
     return file.getvalue()
 
 
+def dump_apart(value: object) -> tuple[bytes, list[memoryview]]:
+    """Pickle a value of any size; large buffers leave the pickle without a copy."""
+    found: list[memoryview] = []
+    return dumps(value, found), found
+
+
 def _collector(found: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
     def collect(buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()

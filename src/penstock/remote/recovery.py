@@ -173,7 +173,9 @@ class Recoveries:
 
     def holds_up(self, cargo: Cargo) -> bool:
         """Tell whether arguments of a call are lost; it goes on once they have been made again."""
-        parts = (cargo.parts or {}).values()
+        if not cargo.parts:
+            return False
+        parts = cargo.parts.values()
         lost = [fetch for fetch in parts if isinstance(fetch, Fetch) and fetch.is_lost]
         missing = len(lost)
 

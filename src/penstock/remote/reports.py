@@ -198,6 +198,8 @@ class Reports:
                 fetch = self._dispatcher.engine.fetcher(value.data, worker)
             name, message = how or (None, None)
             state = ArrivedState(value, fetch, ended_at, key, name, message)
+            if value.codec != "json" and self._requests is not None:
+                state.resolver = self._requests.resolve
         self._dispatcher.ended(cargo, state)
 
     def _given_back(self, worker: str, paces: Any, keys: list[bytes]) -> None:

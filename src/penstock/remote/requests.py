@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
 from penstock.errors import CrashedRun, WorkerLost
+from penstock.remote.engine import given_elsewhere
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
 from penstock.remote.values import ArrivedState, fetched, whole
 from penstock.runs import TaskRun
-from penstock.runtime.blocking import ServiceThread
+from penstock.runtime.blocking import ServiceThread, take
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.futures import TaskFuture
 from penstock.states import State, StateType, exception_to_crashed_state
@@ -53,12 +54,18 @@ class Requests:
         self._queue: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]
         self._queue = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._tasks: dict[bytes, Any] = {}
+        # The code of tasks that are submitted on workers, by digest; unpacked when it is used.
+        self._codes: dict[str, bytes] = {}
+        self._tasks: dict[str, Any] = {}
 
     def take(self, worker: str, kind: str, *what: Any) -> None:
         """Take a request, in the dispatcher's thread."""
         if kind == "record":
             self._mirrors.take(*what)
+        elif kind == "code":
+            digest, code = what
+            if digest not in self._tasks:
+                self._codes[digest] = code
         elif kind == "submit":
             self._later(self._submit, worker, *what)
         elif kind == "looked":
@@ -170,49 +177,44 @@ class Requests:
         self,
         worker: str,
         parent_key: bytes | None,
-        code: bytes,
-        wanted: list[tuple[bytes, bytes, dict[str, bytes]]],
+        code: str,
+        wanted: list[tuple[bytes, bytes]],
+        large: dict[str, bytes],
         waited: tuple[tuple[bytes | None, Any, bool], ...],
+        options: bytes | None,
         tags: frozenset[str],
         log_prints: bool,
     ) -> None:
+        def enter() -> None:
+            current_tags.set(tags)
+            current_run.set(self._parent(parent_key, log_prints))
+            given = None if options is None else pickle.loads(options)
+            given_elsewhere.set((type(self._dispatcher.engine), given))
+
         try:
             task = self._task_of(code)
+            context = Context()
+            context.run(enter)
         except Exception as exc:
-            for key, *_ in wanted:
+            for key, _ in wanted:
                 self._tell_problem(worker, key, exc)
             return
         awaited = self._awaited(waited)
-        for key, data, large in wanted:
-            context = Context()
-            context.run(
-                self._submit_one, worker, parent_key, task, key, data, large, awaited, tags,
-                log_prints,
-            )  # fmt: skip
+        known: dict[Any, Any] = {}
+        memo: dict[int, Any] = {}
 
-    def _submit_one(
-        self,
-        worker: str,
-        parent_key: bytes | None,
-        task: Any,
-        key: bytes,
-        data: bytes,
-        large: dict[str, bytes],
-        awaited: Found | None,
-        tags: frozenset[str],
-        log_prints: bool,
-    ) -> None:
-        current_tags.set(tags)
-        current_run.set(self._parent(parent_key, log_prints))
-        try:
-            values = unpack(data, large, resolver=self._resolve)
+        def submit(key: bytes, data: bytes) -> None:
+            values = unpack(data, large, self.resolve, known=known)
             args, kwargs = task.signature.call_arguments(values)
-            run = self._live.submit_after(task, args, kwargs, awaited, key)
-        except Exception as exc:
-            self._tell_problem(worker, key, exc)
-            return
-        self._known[key] = run
-        self._live.when_over(run, lambda run: self._tell_end(worker, run, key))
+            run = self._live.submit_after(task, args, kwargs, awaited, key, memo)
+            self._known[key] = run
+            self._live.when_over(run, lambda run: self._tell_end(worker, run, key))
+
+        for key, data in wanted:
+            try:
+                context.copy().run(submit, key, data)
+            except Exception as exc:
+                self._tell_problem(worker, key, exc)
 
     def _parent(self, key: bytes | None, log_prints: bool) -> Any:
         """Give the run in which a request was made."""
@@ -226,10 +228,11 @@ class Requests:
         parent.log_prints = log_prints
         return parent
 
-    def _task_of(self, code: bytes) -> Any:
-        task = self._tasks.get(code)
+    def _task_of(self, digest: str) -> Any:
+        task = self._tasks.get(digest)
         if task is None:
-            task = self._tasks[code] = unpack_code(code, self._resolve)
+            task = self._tasks[digest] = unpack_code(self._codes[digest], self.resolve)
+            del self._codes[digest]
         return task
 
     def _awaited(self, waited: tuple[tuple[bytes | None, Any, bool], ...]) -> Found | None:
@@ -241,11 +244,22 @@ class Requests:
             listed.append(allow_failure(dependency) if allowed else dependency)
         return find((listed,)) if listed else None
 
-    def _resolve(self, token: Any) -> Any:
+    def resolve(self, token: Any) -> Any:
+        """Give the future that a placeholder stands for. Thread-safe."""
         kind, what = token
+        if what not in self._known:
+            self._catch_up()
         if kind != "future" or what not in self._known:
             raise KeyError(f"There is no task run {what!r} here.")
         return TaskFuture(self._known[what])
+
+    def _catch_up(self) -> None:
+        """Wait until what has been asked for so far is done: the submission of a run, perhaps."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            done: SimpleQueue[Any] = SimpleQueue()
+            self._later(done.put, True)
+            take(done, _PATIENCE_SECONDS)
 
     def _tell_end(self, worker: str, run: TaskRun, key: bytes | None = None) -> None:
         """Tell a worker how a run ended that it waits for."""

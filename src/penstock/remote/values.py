@@ -6,46 +6,71 @@ larger                   stays on the engine; fetched when it is asked for
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import SerializationError
 from penstock.remote.messages import INLINE, KEPT, Value
-from penstock.remote.parcels import pack, unpack
+from penstock.remote.parcels import Resolver, pack, resolving, unpack
 from penstock.results.small import decode_small, encode_small
 from penstock.states import State, StateType, describe_exception
 
 INLINE_LIMIT = 64 * 1024
 """The largest value, in bytes once encoded, that travels with the report."""
+OWN = "own"
+"""The codec of a kept value that refers to things of the engine's own."""
+_MOST_LOOKED_THROUGH = 2**20  # what a pickle writes at once beyond that is one long text or buffer
+HEAVY_BYTES = 256 * 2**20
+"""The size of a result above which bringing it to the driver is warned of."""
+logger = logging.getLogger("penstock.remote")
 _NOTHING: Any = object()
 
 
-def encode(value: Any, keep: Callable[[Any], tuple[str, int]]) -> Value:
+def encode(
+    value: Any,
+    keep: Callable[[Any], tuple[str, int]],
+    own: bytes | None = None,
+    resolver: Resolver | None = None,
+) -> Value:
     """Encode the value of a task run on the worker that made it.
 
     Args:
         keep: keeps a value that is not small on the engine; gives its name and size in bytes.
+        own: what occurs in the pickle of a value that has to be kept, whatever its size: it
+            refers to things of the engine's own that end with it.
+        resolver: gives what the futures in it stand for.
 
     Raises:
         SerializationError: it cannot be turned into bytes, so it could never leave.
     """
+
+    def keep_as(codec: str | None) -> tuple[str, str | None, int]:
+        name, size = keep(value)
+        return name, codec, size
+
     data, codec = encode_small(value)
     if data is not None and codec is not None:
-        _check(data, codec)
-        return Value(INLINE, data, codec, len(data), True)
-    data = _pickled(value)
+        if own is None or codec != "pickle" or own not in data:
+            _check(data, codec, resolver)
+            return Value(INLINE, data, codec, len(data), True)
+        return Value(KEPT, *keep_as(OWN), False)
+    measure = _Measure(own)
+    data = _pickled(value, measure)
+    if measure.has_own:
+        return Value(KEPT, *keep_as(OWN), False)
     if data is None:
-        name, size = keep(value)
-        return Value(KEPT, name, None, size, False)
+        return Value(KEPT, *keep_as(None), False)
     return Value(INLINE, data, "parcel", len(data), False)
 
 
-def _check(data: bytes, codec: str) -> None:
+def _check(data: bytes, codec: str, resolver: Resolver | None) -> None:
     """See that a pickled value can be loaded again before it is promised."""
     if codec == "pickle":
         try:
-            pickle.loads(data)
+            with resolving(resolver):
+                pickle.loads(data)
         except Exception as exc:
             raise SerializationError(
                 "The result was turned into bytes that cannot be turned back: "
@@ -56,12 +81,16 @@ def _check(data: bytes, codec: str) -> None:
 class _Measure:
     """A file that keeps nothing and knows how much was written to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: bytes | None = None) -> None:
         self.size = 0
+        self.has_own = False
+        self._own = own
 
     def write(self, chunk: Any) -> int:
         size = memoryview(chunk).nbytes
         self.size += size
+        if self._own is not None and size < _MOST_LOOKED_THROUGH and self._own in bytes(chunk):
+            self.has_own = True
         return size
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -69,9 +98,8 @@ class _Measure:
         return False
 
 
-def _pickled(value: Any) -> bytes | None:
+def _pickled(value: Any, measure: _Measure) -> bytes | None:
     """Pickle a value that fits the report; None for a larger one, which can be pickled as well."""
-    measure = _Measure()
     try:
         # To its end, also when it is too large: what could never leave has to fail here.
         pickle.Pickler(measure, 5, buffer_callback=measure.take).dump(value)
@@ -91,22 +119,31 @@ def whole(value: Any, name: str = "result") -> Value:
     return Value(INLINE, (parcel.data, large), "whole", len(parcel.data), False)
 
 
-def decode(value: Value) -> Any:
+def decode(value: Value, resolver: Resolver | None = None) -> Any:
     """Decode a value that travelled with a report.
+
+    Args:
+        resolver: gives what the futures in it stand for.
 
     Raises:
         SerializationError: it cannot be rebuilt in this process.
     """
     try:
         if value.is_small:
-            return decode_small(value.data, value.codec or "")
+            with resolving(resolver):
+                return decode_small(value.data, value.codec or "")
         data, large = value.data if value.codec == "whole" else (value.data, {})
-        return unpack(data, large)[0]
+        return unpack(data, large, resolver)[0]
     except Exception as exc:
-        raise SerializationError(
-            f"The result cannot be rebuilt in this process: {describe_exception(exc)}. What the "
-            "worker could import must be importable here as well."
-        ) from exc
+        raise not_rebuilt(exc) from exc
+
+
+def not_rebuilt(exc: Exception) -> SerializationError:
+    """Say that a value has arrived, and why nothing can be made of it."""
+    return SerializationError(
+        f"The result cannot be rebuilt in this process: {describe_exception(exc)}. What the "
+        "worker could import must be importable here as well."
+    )
 
 
 class Fetch:
@@ -142,11 +179,18 @@ class Fetch:
         """
         raise NotImplementedError
 
+    def hold(self) -> None:
+        """See that the engine keeps the value until the flow run ends: its user refers to it."""
+
 
 class ArrivedState(State):
-    """The COMPLETED state of a task run that ended elsewhere; its data is decoded on demand."""
+    """The COMPLETED state of a task run that ended elsewhere; its data is decoded on demand.
 
-    __slots__ = ("_data", "fetch", "value")
+    Attributes:
+        resolver: gives what the futures in the data stand for; None where nothing does.
+    """
+
+    __slots__ = ("_data", "fetch", "resolver", "value")
 
     def __init__(
         self,
@@ -159,6 +203,7 @@ class ArrivedState(State):
     ) -> None:
         self.value = value
         self.fetch = fetch
+        self.resolver: Resolver | None = None
         self._data: Any
         super().__init__(StateType.COMPLETED, name, message, at, _NOTHING, key)
 
@@ -175,12 +220,29 @@ class ArrivedState(State):
     def data(self) -> Any:
         """The value; asking for it the first time may fetch it from the engine."""
         if self._data is _NOTHING:
-            self._data = decode(self.value) if self.fetch is None else self.fetch.fetch()
+            if self.fetch is None:
+                self._data = decode(self.value, self.resolver)
+            else:
+                self._data = self._fetched(self.fetch)
         return self._data
 
     @data.setter
     def data(self, data: Any) -> None:
         self._data = data
+
+    def _fetched(self, fetch: Fetch) -> Any:
+        if self.value.size > HEAVY_BYTES:
+            logger.warning(
+                "The value %s takes %s MiB and is brought to this process. Pass its future to a "
+                "task that reduces it: then it moves from worker to worker.",
+                self.value.data,
+                f"{self.value.size / 2**20:,.0f}",
+            )
+        with resolving(self.resolver):
+            value = fetch.fetch()
+        if self.value.codec == OWN:
+            fetch.hold()
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return State, (self.type, self.name, self.message, self.at, self.data, self.run_key)

@@ -260,7 +260,8 @@ class Bundle:
         if state.type is StateType.COMPLETED:
             value = state.data
             try:
-                place = encode(value, lambda value: self._keep(run, value))
+                own = outbox.port.own
+                place = encode(value, lambda value: self._keep(run, value), own, self._resolve)
             except BaseException as exc:
                 state = raised(_unsendable(exc), TASK_RUN, ended_at, item.key)
             else:

@@ -184,14 +184,16 @@ class LiveFlowRun:
         kwargs: dict[str, object],
         awaited: Found | None,
         key: bytes | None = None,
+        memo: dict[int, Any] | None = None,
     ) -> TaskRun:
         """Submit one task run that waits for what was found in `wait_for`, too.
 
         Args:
-            key: the id of the task run, where somebody has chosen it already.
+            key, memo: the id that its run was given elsewhere, and what it shares with others.
         """
         run, call = self._take_in(task, args, kwargs, awaited, key)
         if call is not None:
+            call.memo = memo
             self.advance(call, None)
             end_in_caller(call)
         return run

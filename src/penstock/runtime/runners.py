@@ -20,6 +20,8 @@ from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
 
 _SLICE_SECONDS = 0.25
 
+_GIVE_UP_SECONDS = 5.0
+
 
 class RunningRunner:
     """A started task runner, and the loop that it and its calls use."""
@@ -30,6 +32,8 @@ class RunningRunner:
         self._context: Any = None
         self._stop: Any = None
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._holder: Any = None
+        self._is_given_up = False
 
     def start(self) -> None:
         """Start the runner; blocks until it has started."""
@@ -39,7 +43,12 @@ class RunningRunner:
             return
         started: SimpleQueue[BaseException | None] = SimpleQueue()
         self.loop.spawn(self._hold, started)
-        problem = take(started)
+        try:
+            problem = take(started)
+        except BaseException:
+            # Interrupted: nobody else knows of what has been opened so far.
+            self._give_up()
+            raise
         if problem is not None:
             raise problem
 
@@ -53,6 +62,12 @@ class RunningRunner:
             problem = take(self._ended)
             if problem is not None:
                 raise problem
+
+    def _give_up(self) -> None:
+        """Stop starting, and wait a while until what was opened is released."""
+        self._is_given_up = True
+        self.loop.opened().call_soon_threadsafe(lambda: self._holder and self._holder.cancel())
+        take(self._ended, _GIVE_UP_SECONDS)
 
     async def astart(self) -> None:
         """Start the runner on the running loop."""
@@ -70,7 +85,10 @@ class RunningRunner:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)
+        self._holder = asyncio.current_task()
         try:
+            if self._is_given_up:
+                raise asyncio.CancelledError
             async with self.runner.start():
                 started.put(None)
                 await stop.wait()

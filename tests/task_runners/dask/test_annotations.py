@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from penstock.task_runners import DaskTaskRunner, get_dask_client
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
 pytestmark = pytest.mark.timeout(40)
+NAMES = ("worker-0", "worker-1")
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,45 @@ def test_retries_are_dasks_own(pair: ExternalCluster, tmp_path: Path) -> None:
     assert [one["retries"] for one in attempts] == [3]
     assert "unknown" not in attempts[0]
     assert (tmp_path / "attempts").read_text() == "x"
+
+
+# --- submitted inside a task ---------------------------------------------------------------------
+
+
+@task
+def send_to(name: str) -> Any:
+    with annotate(workers=[name]):
+        mapped = place.map(range(10))
+        waiting = place.submit(mapped)
+    return mapped.result(), waiting.result(), place.map(range(30)).result()
+
+
+@task
+async def asend_to(name: str) -> Any:
+    with annotate(workers=[name]):
+        future = place.submit()
+    return await future
+
+
+def test_annotations_inside_a_task(pair: ExternalCluster) -> None:
+    @flow(task_runner=on(pair))
+    def example() -> Any:
+        return {name: (send_to.submit(name), asend_to.submit(name)) for name in NAMES}
+
+    for name, ((mapped, waiting, others), awaited) in example().items():
+        assert {*mapped, waiting, awaited} == {name}
+        assert set(others) <= set(NAMES)
+
+
+def test_annotations_that_cannot_travel_are_refused(pair: ExternalCluster) -> None:
+    @task
+    def parent() -> Any:
+        lock = threading.Lock()
+        with annotate(priority=lambda key: int(lock.locked())):
+            return repr(place.submit().exception())
+
+    @flow(task_runner=on(pair))
+    def example() -> Any:
+        return parent.submit()
+
+    assert "cannot be pickled" in example()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import distributed
 import pytest
 from dask.base import is_dask_collection
 from dask.delayed import delayed
 
-from penstock import flow, task
+from penstock import flow, task, wait
 from penstock.task_runners import DaskTaskRunner, get_async_dask_client, get_dask_client
 from tests.task_runners.dask.external import ExternalCluster
 
@@ -114,3 +118,83 @@ def test_arrays_and_dataframes(runner: DaskTaskRunner) -> None:
         return aggregate.submit()
 
     assert example() == (64.0, 45)
+
+
+# --- persisted collections -----------------------------------------------------------------------
+
+
+@task
+def persist(number: int) -> Any:
+    """Give a collection whose parts lie on the cluster."""
+    with get_dask_client():
+        persisted = delayed(pow)(number, 2).persist()
+        distributed.wait(persisted)
+    return persisted
+
+
+@task
+def collect_garbage() -> None:
+    gc.collect()
+
+
+@task
+def compute_all(collections: Any) -> list[Any]:
+    with get_dask_client():
+        return [collection.compute() for collection in collections]
+
+
+def test_what_is_persisted_lasts_as_long_as_its_futures(runner: DaskTaskRunner) -> None:
+    """Not only the last one on each worker, which lives on a little by itself."""
+
+    @flow(task_runner=runner)
+    def example() -> Any:
+        futures = [persist.submit(number) for number in (1, 2, 3)]
+        wait(futures)
+        collect_garbage.submit().result()
+        return compute_all.submit(futures).result(), compute_all.map([[one] for one in futures])
+
+    together, apart = example()
+    assert together == [1, 4, 9]
+    assert apart == [[1], [4], [9]]
+
+
+def test_what_is_persisted_comes_to_the_flow_and_goes_back(runner: DaskTaskRunner) -> None:
+    @flow(task_runner=runner)
+    def example() -> Any:
+        collections = [persist.submit(number).result() for number in (1, 2, 3)]
+        collect_garbage.submit().result()
+        there = compute_all.submit(collections).result()
+        with get_dask_client():
+            return there, [collection.compute() for collection in collections]
+
+    assert example() == ([1, 4, 9], [1, 4, 9])
+
+
+def test_what_the_flow_persists_is_used_within_its_block(runner: DaskTaskRunner) -> None:
+    @flow(task_runner=runner)
+    def example() -> Any:
+        with get_dask_client():
+            persisted = delayed(pow)(3, 2).persist()
+            # Before it is passed on, the scheduler has to know of it.
+            distributed.wait(persisted)
+            return compute_all.submit([persisted]).result()
+
+    assert example() == [9]
+
+
+def test_clusters_in_one_process_end_one_by_one() -> None:
+    """What a task's client has opened ends with its own cluster, and with no other one."""
+    ended = threading.Event()
+
+    @flow(task_runner=DaskTaskRunner(cluster_kwargs=ONE_THREAD))
+    def example(gate: threading.Event | None) -> Any:
+        values = [compute.submit().result()[0]]
+        if gate is not None:
+            assert gate.wait(20)
+        return [*values, compute.submit().result()[0]]
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(example, ended)
+        assert example(None) == [6, 6]
+        ended.set()
+        assert other.result() == [6, 6]

@@ -15,7 +15,7 @@ import importlib.util
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import current_process
 from pathlib import Path
@@ -139,7 +139,7 @@ async def _temporary(
             _keep_workers_on_loopback(cluster, kwargs)
             if "resources" not in kwargs:
                 declare(cluster)
-        await exit_stack.enter_async_context(cluster)
+        await _enter(cluster, exit_stack)
         if settings.adapt_kwargs:
             await _adapt(cluster, settings.adapt_kwargs)
     except Exception as exc:
@@ -148,6 +148,16 @@ async def _temporary(
         ) from exc
     dashboard = _local_dashboard(cluster, settings.cluster_kwargs) if is_local else None
     return Place(cluster.scheduler_address, getattr(cluster, "security", None), dashboard)
+
+
+async def _enter(cluster: Any, exit_stack: AsyncExitStack) -> None:
+    """Start a cluster, which the stack closes; one whose start is interrupted as well."""
+    try:
+        await exit_stack.enter_async_context(cluster)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            await cluster.close()
+        raise
 
 
 def _import_path(cluster_class: Any) -> str:

@@ -21,7 +21,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from penstock.errors import EngineError, WorkerLost
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle, Engine, Options
+from penstock.remote.engine import Bundle, Engine, Options, options_elsewhere
 from penstock.remote.recovery import Unrun
 from penstock.runtime.loops import FlowLoop
 from penstock.states import describe_exception
@@ -38,14 +38,12 @@ from penstock.task_runners.dask.relay import (
 )
 from penstock.task_runners.dask.resources import check, merged, spelled
 from penstock.task_runners.dask.watch import Watch
-from penstock.task_runners.dask.worker import Whole, run
+from penstock.task_runners.dask.worker import OTHERS, PLACES, Whole, run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 logger = logging.getLogger("penstock.task_runner.dask")
-_PLACES = frozenset({"resources", "workers", "allow_other_workers"})
-_OTHERS = frozenset({"priority", "retries"})
 _STOP_SECONDS = 2.0
 _LAST_SECONDS = 0.5
 _BUNDLE = "penstock-bundle"
@@ -94,6 +92,7 @@ class DaskEngine(Engine):
         self._waiting_for: set[Hashable] = set()
         self._shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
         self._sent: dict[str, Bundle] = {}
+        self.held: list[DaskFetch] = []
         self._watches: set[asyncio.Task[None]] = set()
         self._watch_over = Watch(client)
 
@@ -142,12 +141,12 @@ class DaskEngine(Engine):
         return self._names
 
     def options_of(self, call: Any) -> Options | None:
-        given = call.context.run(get_annotations)
+        given = options_elsewhere(call, self) or call.context.run(get_annotations)
         resources = call.task.resources
         if not given and not resources and not call.priority:
             return None
-        places = {name: value for name, value in given.items() if name in _PLACES}
-        others = {name: value for name, value in given.items() if name in _OTHERS}
+        places = {name: value for name, value in given.items() if name in PLACES}
+        others = {name: value for name, value in given.items() if name in OTHERS}
         annotated = places.get("resources")
         if annotated and not callable(annotated):
             check(self.runner, self, call.task.name, annotated)

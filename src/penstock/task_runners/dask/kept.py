@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import CancelledError, Future
 
 from penstock.errors import CrashedRun
-from penstock.remote.values import Fetch
+from penstock.remote.values import Fetch, not_rebuilt
 
 if TYPE_CHECKING:
     from penstock.task_runners.dask.engine import DaskEngine
@@ -62,7 +62,19 @@ class DaskFetch(Fetch):
                 )
             if not self.is_lost:
                 try:
-                    return self.engine.gather(self.native).value
+                    whole = self.engine.gather(self.native)
                 except (CancelledError, asyncio.CancelledError):
                     pass
+                else:
+                    return _value_of(whole)
             self.engine.recover(self)
+
+    def hold(self) -> None:
+        self.engine.held.append(self)
+
+
+def _value_of(whole: Any) -> Any:
+    try:
+        return whole.value
+    except Exception as exc:
+        raise not_rebuilt(exc) from exc

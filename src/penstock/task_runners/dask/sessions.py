@@ -10,6 +10,7 @@ import distributed
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.task_runners.dask.default_client import as_default
+from penstock.task_runners.dask.worker import client_of, is_in_driver
 
 
 def worker_here(*, alone: bool) -> distributed.Worker | None:
@@ -31,15 +32,19 @@ def in_task(
     worker: distributed.Worker, timeout: float | None, kwargs: dict[str, Any]
 ) -> Iterator[distributed.Client]:
     """Give a client inside a task; the worker takes on other work meanwhile."""
-    # Dask's own becomes the default of the whole process; that must not be the driver's.
-    is_thread_of_driver = worker.scheduler.address.startswith("inproc://")
-    if not kwargs and not is_thread_of_driver and _is_in_worker_thread():
-        with distributed.worker_client(timeout=timeout) as client, as_default(client):
+    if kwargs or not _is_in_worker_thread():
+        address, security = worker.scheduler.address, worker.security
+        with _away(), connected(address, security, timeout, kwargs) as client:
             yield client
         return
-    address, security = worker.scheduler.address, worker.security
-    with _away(), connected(address, security, timeout, kwargs) as client:
-        yield client
+    # Made before Dask makes it, in its own way. What is persisted lasts as long as this client.
+    client = client_of(worker, timeout)
+    if is_in_driver(worker):
+        with _away(), as_default(client):
+            yield client
+    else:
+        with distributed.worker_client(timeout=timeout) as client, as_default(client):
+            yield client
 
 
 @asynccontextmanager

@@ -6,19 +6,36 @@ import asyncio
 import pickle
 import threading
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from dask import get_annotations  # type: ignore[attr-defined]
 from dask.sizeof import sizeof
-from distributed import CancelledError, Future, Worker, get_client, get_worker, rejoin, secede
+from distributed import (
+    CancelledError,
+    Client,
+    Future,
+    Worker,
+    WorkerPlugin,
+    get_worker,
+    rejoin,
+    secede,
+)
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
 from penstock.remote.outbox import Port
+from penstock.remote.pickling import dump_apart
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 
+PLACES = frozenset({"resources", "workers", "allow_other_workers"})
+"""Annotations that say where a task may run."""
+OTHERS = frozenset({"priority", "retries"})
+"""The other ones that reach Dask."""
+_lock = threading.Lock()
 # A worker in the driver's own process ends before the process does.
 _ports: WeakKeyDictionary[Worker, DaskPort] = WeakKeyDictionary()
 
@@ -31,6 +48,8 @@ class DaskPort(Port):
 
     lost: tuple[type[BaseException], ...] = (CancelledError, asyncio.CancelledError)
     patience = 10.0
+    # Futures, also inside collections that were persisted: where the class is looked up.
+    own = b"distributed.client"
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker.address
@@ -67,9 +86,13 @@ class DaskPort(Port):
         return size
 
     def fetch(self, name: str) -> Any:
-        client = get_client()
+        client = client_of(self._worker)
         known: Any = "memory"
         return client.gather(Future(name, client, state=known)).value
+
+    def options(self) -> dict[str, Any] | None:
+        given = get_annotations()
+        return {name: given[name] for name in PLACES | OTHERS if name in given} or None
 
     def leave(self) -> None:
         # Threads that the user's code has started have no place on the worker; nor has one that
@@ -101,19 +124,94 @@ class DaskPort(Port):
         return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop).result()
 
 
+def client_of(worker: Worker, timeout: float | None = None) -> Client:
+    """Give the worker's own client, which lasts as long as the worker."""
+    # What it is made in, it keeps: not the context of a task run, and with that its values.
+    return Context().run(_client_in_driver if is_in_driver(worker) else _client, worker, timeout)
+
+
+def is_in_driver(worker: Worker) -> bool:
+    """Tell whether a worker is a thread of the driver's process."""
+    address: str = worker.scheduler.address
+    return address.startswith("inproc://")
+
+
+def _client(worker: Worker, timeout: float | None) -> Client:
+    return worker._get_client(timeout)
+
+
+def _client_in_driver(worker: Worker, timeout: float | None) -> Client:
+    """Make a worker's client as Dask does, but not as the default of the driver's process."""
+    with _lock:
+        client: Client | None = worker._client
+        if client is None:
+            client = worker._client = Client(
+                worker.scheduler,
+                loop=worker.loop,
+                security=worker.security,
+                set_as_default=False,
+                direct_to_workers=True,
+                name="worker",
+                **({} if timeout is None else {"timeout": timeout}),
+            )
+            worker.plugins[_ClosesClient.name] = _ClosesClient(client)
+        return client
+
+
+class _ClosesClient(WorkerPlugin):
+    """Closes a worker's client with the worker; Dask waits for the last worker of the process."""
+
+    name = "penstock-client"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def teardown(self, worker: Worker) -> None:
+        """Close it."""
+        worker._client = None
+        await self._client._close(fast=True)
+
+
 class Whole:
-    """A kept value. Dask pickles it as one piece; it would look into each element of a list."""
+    """A kept value, which Dask takes for one piece; it would look into each element of a list.
 
-    __slots__ = ("value",)
+    Elsewhere it is unpickled where it is used and not where it arrives: there it would be in
+    nobody's context, and an error would stop the transfer instead of failing who wants the value.
+    """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    __slots__ = ("_packed", "_value")
+
+    def __init__(self, value: Any, packed: tuple[bytes, list[Any]] | None = None) -> None:
+        self._value = value
+        self._packed = packed
+
+    @property
+    def value(self) -> Any:
+        """The value; whatever unpickling raises comes through."""
+        packed = self._packed
+        if packed is not None:
+            data, buffers = packed
+            self._value = pickle.loads(data, buffers=buffers)
+            self._packed = None
+        return self._value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Whole, (self.value,)
+        data, buffers = self._packed or dump_apart(self._value)
+        return Whole, (None, (data, [pickle.PickleBuffer(buffer) for buffer in buffers]))
 
     def __sizeof__(self) -> int:
-        return int(sizeof(self.value))
+        packed = self._packed
+        if packed is None:
+            return int(sizeof(self._value))
+        return len(packed[0]) + sum(memoryview(buffer).nbytes for buffer in packed[1])
+
+
+class _Parts(dict[str, Any]):
+    """What came along with a bundle; values are unpickled by whoever takes them."""
+
+    def __getitem__(self, name: str) -> Any:
+        part = super().__getitem__(name)
+        return part.value if isinstance(part, Whole) else part
 
 
 def _change_available(state: Any, key: str, sign: int) -> None:
@@ -126,8 +224,7 @@ def _change_available(state: Any, key: str, sign: int) -> None:
 
 def run(reply_to: str, data: bytes, names: list[str], *parts: Any) -> None:
     """Execute a bundle; this is the Dask task."""
-    values = [part.value if isinstance(part, Whole) else part for part in parts]
-    run_bundle(data, dict(zip(names, values, strict=True)), _port())
+    run_bundle(data, _Parts(zip(names, parts, strict=True)), _port())
 
 
 def _port() -> DaskPort:

@@ -23,7 +23,7 @@ def worker(name: str) -> WorkerProcess:
 
 
 def order(is_short: bool = False) -> Order:
-    return Order(Bundle(None, ()), b"", is_short)
+    return Order(Bundle(None, ()), b"", [], is_short)
 
 
 def busy(crew: Crew, name: str, is_short: bool = False) -> Member:
@@ -35,13 +35,13 @@ def busy(crew: Crew, name: str, is_short: bool = False) -> Member:
 
 def test_workers_that_are_there_come_first() -> None:
     crew = Crew(2)
-    assert crew.free() is None
+    assert crew.free(order()) is None
     assert crew.has_room()
     starting, ready = crew.add(worker("a")), crew.add(worker("b"))
     ready.is_ready = True
-    assert crew.free() is ready
+    assert crew.free(order()) is ready
     crew.give(ready, order())
-    assert crew.free() is starting
+    assert crew.free(order()) is starting
     assert not crew.has_room()
 
 
@@ -105,8 +105,8 @@ def test_bundles_are_found_wherever_they_are() -> None:
     assert crew.holder(ahead.bundle) is member
     assert crew.named("a") is member
     assert crew.named("b") is None
-    assert not crew.withdraw(ahead.bundle)
-    assert crew.withdraw(later.bundle)
+    assert crew.withdraw(ahead.bundle) is None
+    assert crew.withdraw(later.bundle) is later
     assert crew.holder(later.bundle) is None
     with pytest.raises(ValueError, match="does not have bundle"):
         crew.done(member, "another")
@@ -116,6 +116,6 @@ def test_a_worker_that_leaves_gets_nothing() -> None:
     crew = Crew(1)
     member: Any = crew.add(worker("a"))
     member.is_leaving = True
-    assert crew.free() is None
+    assert crew.free(order()) is None
     assert crew.has_room()
     assert not crew.is_surplus(member)

@@ -116,6 +116,7 @@ def test_large_values_lie_in_shared_memory() -> None:
     @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
     def example() -> Any:
         made = make.submit(500_000)
+        made.wait()  # else what looks at it may travel along, and get the very same object
         seen = look.map(unmapped(made), range(4))
         assert seen.result() == [(500_000.0, False, number) for number in range(4)]
         shared = look.map(unmapped(np.full(500_000, 2.0)), range(4))

@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.core.bundling import TARGET_SECONDS
 from penstock.remote.engine import Bundle
+from penstock.task_runners.accounts import Grant
 from penstock.task_runners.processes.supervisor import WorkerProcess
 
 
@@ -21,13 +22,24 @@ class Order:
     """A bundle on its way to a worker.
 
     Attributes:
-        body: what is sent.
+        data: the pickled `Sent`.
+        parts: names and kinds of what it refers to in the arena.
         is_short: whether it is known to keep a worker busy for a moment only.
+        grant: the resources that it holds; None where it asks for none.
+        is_warned_of: whether it has been said that it may wait for ever for them.
     """
 
     bundle: Bundle
-    body: bytes
+    data: bytes
+    parts: list[tuple[str, int]]
     is_short: bool
+    grant: Grant | None = None
+    is_warned_of: bool = False
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The devices that it may use, of those that it has asked for."""
+        return () if self.grant is None else self.grant.gpus
 
 
 @dataclass(eq=False)
@@ -40,6 +52,7 @@ class Member:
         is_ready: whether it has said that it is there.
         is_away: whether its task run waits for others, and needs no processor meanwhile.
         is_leaving: whether it has been told to end.
+        gpus: the devices that it has used: a process cannot change to others.
     """
 
     worker: WorkerProcess
@@ -48,6 +61,7 @@ class Member:
     is_ready: bool = False
     is_away: bool = False
     is_leaving: bool = False
+    gpus: tuple[str, ...] = ()
 
     @property
     def is_free(self) -> bool:
@@ -99,18 +113,24 @@ class Crew:
                 return member
         return None
 
-    def withdraw(self, bundle: Bundle) -> bool:
-        """Take out a bundle that still waits here; tell whether it did."""
+    def withdraw(self, bundle: Bundle) -> Order | None:
+        """Take out a bundle that still waits here, if it does."""
         for order in self.waiting:
             if order.bundle is bundle:
                 self.waiting.remove(order)
-                return True
-        return False
+                return order
+        return None
 
-    def free(self) -> Member | None:
-        """Give a worker that has nothing to do, one that is there already first."""
+    def free(self, order: Order) -> Member | None:
+        """Give a worker that has nothing to do and can take a bundle, first one that is there."""
         found = [member for member in self if member.is_free]
+        if order.gpus:
+            found = [member for member in found if member.gpus in ((), order.gpus)]
         return max(found, key=lambda member: member.is_ready, default=None)
+
+    def misfit(self) -> Member | None:
+        """Give a worker that has nothing to do, and only keeps another one from being started."""
+        return next((member for member in self if member.is_free), None)
 
     def has_room(self) -> bool:
         """Tell whether one more worker may be started."""
@@ -122,7 +142,7 @@ class Crew:
 
     def soon_free(self, order: Order) -> Member | None:
         """Give a worker to send a bundle to ahead of time, None when it had better wait."""
-        if not order.is_short:
+        if not order.is_short or order.grant is not None:
             return None
         for member in self:
             is_staying = not member.is_away and not member.is_leaving
@@ -132,14 +152,15 @@ class Crew:
 
     def give(self, member: Member, order: Order) -> None:
         """Note that a worker is sent a bundle."""
+        member.gpus = order.gpus or member.gpus
         if member.now is None:
             member.now = order
         else:
             member.ahead = order
 
-    def done(self, member: Member, bundle_id: str) -> None:
+    def done(self, member: Member, bundle_id: str) -> Order:
         """Note that a worker is through with a bundle."""
-        self._take_from(member, bundle_id)
+        return self._take_from(member, bundle_id)
 
     def returned(self, member: Member, bundle_id: str) -> None:
         """Let a bundle that a worker has not begun wait again, as the first.

@@ -14,17 +14,23 @@ import itertools
 import logging
 import pickle
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from time import time_ns
 from typing import Any
 from weakref import WeakValueDictionary
 
+from penstock.core.resources import said
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.dispatch import Dispatcher
 from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import CANCEL, ENDED, STARTED
 from penstock.runtime.attempts import timed_out_state
+from penstock.task_runners.accounts import Account, Grant
+from penstock.task_runners.admission import Waiting
 from penstock.task_runners.processes.arena import OwnArena
 from penstock.task_runners.processes.crew import Crew, Member, Order, is_short
 from penstock.task_runners.processes.deaths import Deaths
@@ -34,6 +40,7 @@ from penstock.task_runners.processes.frames import (
     BYE,
     CAME_BACK,
     DONE,
+    GO,
     LEFT,
     READY,
     REPORT,
@@ -57,14 +64,24 @@ class ProcessEngine(Engine):
     Args:
         limit: how many of them may be busy at the same time.
         initializer: a packed function and its arguments, called in each worker first.
+        resources: amounts of the runner's own names.
+
+    Attributes:
+        account: what its bundles hold of the machine.
     """
 
     knows_starts = True
     looks_ahead = 0
     reply_to = None
 
-    def __init__(self, limit: int, initializer: bytes | None) -> None:
+    def __init__(
+        self, limit: int, initializer: bytes | None, resources: Mapping[str, float] | None = None
+    ) -> None:
         self._crew = Crew(limit)
+        self.account = Account(resources, limit)
+        # Bundles in line for what they ask for.
+        self._in_line: dict[Bundle, tuple[Order, Waiting]] = {}
+        self._due: deque[Callable[[], object]] = deque()
         self._limits = Limits()
         self._deaths = Deaths()
         self._lock = threading.RLock()
@@ -94,6 +111,7 @@ class ProcessEngine(Engine):
                     self._supervisor.kill(member.worker)
             self._all_gone.wait(_PATIENCE_SECONDS)
         self._supervisor.leave(self)
+        self.account.close()
         self._arena.close()
 
     def listen(self, dispatcher: Dispatcher) -> None:
@@ -107,18 +125,51 @@ class ProcessEngine(Engine):
             return frozenset(member.worker.name for member in self._crew)
 
     def options_of(self, call: Any) -> Options | None:
-        return None
+        resources = call.task.resources
+        return Options(frozenset(resources.items()), None) if resources else None
 
     def send(self, bundle: Bundle, data: bytes) -> None:
         parts = [
             (part.native, VALUE if isinstance(part, KeptValue) else BUFFER)
             for part in bundle.parts.values()
         ]
-        load = Load(bundle.id, data, parts, {})
-        order = Order(bundle, pickle.dumps(tuple(load), 5), is_short(bundle))
+        order = Order(bundle, data, parts, is_short(bundle))
+        if bundle.options is not None:
+            self._line_up(order)
+            return
         with self._lock:
             self._crew.waiting.append(order)
             self._place()
+
+    def _line_up(self, order: Order) -> None:
+        """Let a bundle wait for the resources that it asks for; it costs a place in a line."""
+        bundle = order.bundle
+        call = next(iter(bundle.cargo.values())).call
+
+        def start(grant: Grant) -> None:
+            order.grant = grant
+            with self._lock:
+                self._in_line.pop(bundle, None)
+                # It keeps others waiting: it is the first to get a worker.
+                self._crew.waiting.appendleft(order)
+                self._place()
+
+        waiting = self.account.waiting(call.task.resources, call.priority, start, call)
+        with self._lock:
+            self._in_line[bundle] = order, waiting
+        self.account.line_up(waiting)
+        self._warn_of_circles()
+
+    def _release(self, order: Order) -> None:
+        """Have what a bundle holds given back."""
+        if order.grant is not None:
+            self._due.append(partial(self.account.release, order.grant))
+
+    def _settle(self) -> None:
+        """Do what may call other pools: never under the lock, for they have locks as well."""
+        while self._due:
+            with suppress(IndexError):
+                self._due.popleft()()
 
     def tell(self, worker: str, data: bytes) -> None:
         with self._lock:
@@ -128,7 +179,19 @@ class ProcessEngine(Engine):
 
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
         with self._lock:
-            if self._crew.withdraw(bundle):
+            _, waiting = self._in_line.get(bundle, (None, None))
+        if waiting is not None and self.account.withdraw(waiting):
+            del self._in_line[bundle]
+            self._heard().unsent(bundle)
+            return
+        self._tell_about(bundle, data)
+        self._settle()
+
+    def _tell_about(self, bundle: Bundle, data: bytes) -> None:
+        with self._lock:
+            order = self._crew.withdraw(bundle)
+            if order is not None:
+                self._release(order)
                 self._heard().unsent(bundle)
                 return
             member = self._crew.holder(bundle)
@@ -165,6 +228,10 @@ class ProcessEngine(Engine):
 
     def hear(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         """Take what a worker says."""
+        self._hear(worker, kind, body)
+        self._settle()
+
+    def _hear(self, worker: WorkerProcess, kind: int, body: bytes) -> None:
         if kind == REPORT:
             self._reports[worker] = self._reports.get(worker, 0) + 1
             self._heard().hear(body)
@@ -172,15 +239,16 @@ class ProcessEngine(Engine):
         with self._lock:
             member = self._crew[worker]
             if kind == DONE:
-                self._crew.done(member, body.decode())
+                self._release(self._crew.done(member, body.decode()))
                 self._rest(member)
             elif kind == RETURNED:
                 self._crew.returned(member, body.decode())
                 self._rest(member)
             elif kind == LEFT:
                 member.is_away = True
+                self._leave(member)
             elif kind == CAME_BACK:
-                member.is_away = False
+                self._come_back(member)
             elif kind == READY:
                 member.is_ready = True
                 self._stillborn = 0
@@ -198,12 +266,14 @@ class ProcessEngine(Engine):
             self._limits.forget(worker)
             self._tell_what_it_left_behind(worker)
             if member.now is not None:
+                self._release(member.now)
                 self._heard().sent_ended(member.now.bundle, WorkerLost(text), worker.name)
             if not member.is_ready and not self._is_closing:
                 self._note_stillborn(text)
             if self._is_closing and not self._crew:
                 self._all_gone.set()
             self._place()
+        self._settle()
 
     def lost(self, why: str) -> None:
         """Take that the pool cannot go on."""
@@ -221,13 +291,57 @@ class ProcessEngine(Engine):
         assert self._dispatcher is not None
         return self._dispatcher
 
+    def _leave(self, member: Member) -> None:
+        """Let others have the processor of a task run that waits, and say who it is."""
+        order, running = member.now, member.worker.box.running()
+        if order is not None and order.grant is not None:
+            if running is not None and running.key in order.bundle.cargo:
+                order.grant.owner = order.bundle.cargo[running.key].call
+            self._due.append(partial(self.account.leave, order.grant))
+            self._due.append(self._warn_of_circles)
+
+    def _warn_of_circles(self) -> None:
+        """Say what waits for something that is only held by task runs which wait themselves."""
+        with self._lock:
+            away = {m.now.grant.owner for m in self._crew if m.is_away and m.now and m.now.grant}
+            in_line = [order for order, _ in self._in_line.values() if not order.is_warned_of]
+        for order in in_line:
+            call = next(iter(order.bundle.cargo.values())).call
+            holders = self.account.holders(call.resources)
+            if holders and away.issuperset(holders):
+                order.is_warned_of = True
+                logger.warning(
+                    "Task run %r waits for %s, which %s keep while they wait for others. If they "
+                    "wait for it, none of them can ever go on: return the future instead.",
+                    call.task_run.name,
+                    said(call.resources),
+                    ", ".join(sorted(holder.task_run.name for holder in holders)),
+                )
+
+    def _come_back(self, member: Member) -> None:
+        """Let a task run go on that has waited, as soon as it has its processor again."""
+
+        def go() -> None:
+            with self._lock:
+                member.is_away = False
+                self._supervisor.tell(member.worker, GO)
+
+        def come_back(grant: Grant) -> None:
+            if self.account.come_back(grant, go):
+                go()
+
+        order = member.now
+        if order is None or order.grant is None:
+            member.is_away = False
+        else:
+            self._due.append(partial(come_back, order.grant))
+
     def _rest(self, member: Member) -> None:
         """Take that a worker may have nothing to do."""
         if member.now is None:
             self._limits.forget(member.worker)
         if not self._crew.waiting and self._crew.is_surplus(member):
-            member.is_leaving = True
-            self._supervisor.tell(member.worker, BYE)
+            self._dismiss(member)
 
     def _tell_what_it_left_behind(self, worker: WorkerProcess) -> None:
         entries: list[Sequence[Any]] = list(worker.box.left_behind(self._reports.pop(worker, 0)))
@@ -271,16 +385,22 @@ class ProcessEngine(Engine):
 
     # Under the lock.
 
+    def _dismiss(self, member: Member | None) -> None:
+        if member is not None:
+            member.is_leaving = True
+            self._supervisor.tell(member.worker, BYE)
+
     def _place(self) -> None:
         """Send what waits to workers, as far as there are any for it."""
         crew = self._crew
         while crew.waiting and not self._is_closing:
             order = crew.waiting[0]
-            member = crew.free()
+            member = crew.free(order)
+            if member is None and order.gpus and not crew.has_room():
+                self._dismiss(crew.misfit())
             if member is None and crew.has_room():
-                member = crew.add(
-                    self._supervisor.start_worker(self, self._arena, self._initializer)
-                )
+                worker = self._supervisor.start_worker(self, self._arena, self._initializer)
+                member = crew.add(worker)
             member = member or crew.soon_free(order)
             if member is None:
                 return
@@ -290,7 +410,13 @@ class ProcessEngine(Engine):
             if limits:
                 self._limits.expect(member.worker, limits)
                 self._supervisor.ring()
-            self._supervisor.tell(member.worker, BUNDLE, order.body)
+            self._supervisor.tell(member.worker, BUNDLE, _load(order))
+
+
+def _load(order: Order) -> bytes:
+    variables = {"CUDA_VISIBLE_DEVICES": ",".join(order.gpus)} if order.gpus else {}
+    has_cpu = order.grant is not None and bool(order.grant.cpu)
+    return pickle.dumps(tuple(Load(order.bundle.id, order.data, order.parts, variables, has_cpu)))
 
 
 def _time_limits(bundle: Bundle) -> dict[bytes, float]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 # To a worker.
-SETUP, BUNDLE, WORD, BYE = range(4)
+SETUP, BUNDLE, WORD, GO, BYE = range(5)
 # To the driver.
 READY, BROKEN, REPORT, DONE, RETURNED, LEFT, CAME_BACK = range(10, 17)
 

@@ -16,6 +16,7 @@ from penstock.task_runners.processes.frames import CAME_BACK, LEFT, REPORT, RETU
 from penstock.task_runners.processes.surroundings import Surroundings
 
 VALUE, BUFFER = range(2)
+_SLICE_SECONDS = 0.25
 
 
 class Load(NamedTuple):
@@ -26,12 +27,14 @@ class Load(NamedTuple):
         data: the pickled `Sent`.
         parts: names and kinds of what it refers to in the arena.
         variables: environment variables that hold while it runs.
+        awaits_go: whether it has to be given its resources again after a wait.
     """
 
     id: str
     data: bytes
     parts: list[tuple[str, int]]
     variables: dict[str, str]
+    awaits_go: bool
 
 
 class ProcessPort(Port):
@@ -39,6 +42,7 @@ class ProcessPort(Port):
 
     Attributes:
         waiting: bundles that the driver has sent ahead; whoever pops one has it.
+        awaits_go: whether what runs here has to wait for `go` when it comes back from a wait.
     """
 
     lost: tuple[type[BaseException], ...] = ()
@@ -51,6 +55,8 @@ class ProcessPort(Port):
         self.arena = arena
         self.surroundings = Surroundings()
         self.waiting: deque[Load] = deque()
+        self.awaits_go = False
+        self.go = threading.Event()
         self._socket: socket.socket | None = end
         self._lock = threading.Lock()
         self._outbox: BoxedOutbox | None = None
@@ -88,7 +94,14 @@ class ProcessPort(Port):
         self.tell(LEFT)
 
     def come_back(self) -> None:
+        if not self.awaits_go:
+            self.tell(CAME_BACK)
+            return
+        # The processor that it had is others' now.
+        self.go.clear()
         self.tell(CAME_BACK)
+        while not self.go.wait(_SLICE_SECONDS):
+            pass  # so that it can be interrupted
 
     def give_back(self) -> None:
         """Give back what the driver has sent ahead."""

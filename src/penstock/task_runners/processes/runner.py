@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from penstock.core.resources import checked_own_resources
 from penstock.errors import InvalidOptionError, TaskRunnerError
 from penstock.remote.parcels import dump_value
 from penstock.remote.runner import RemoteTaskRunner
 from penstock.task_runners.base import Call
+from penstock.task_runners.capacity import usable_cores
 from penstock.task_runners.processes.engine import ProcessEngine
 
 
@@ -28,6 +29,8 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
             `concurrent.futures.ProcessPoolExecutor`.
         initargs: its arguments.
         bundle: whether small task runs may travel several in one message.
+        resources: amounts of names of your own that tasks may ask for, such as
+            `{"licence": 2}`. cpu, gpu and memory are the machine's.
 
     Raises:
         ValueError: `max_workers` is less than 1, or the initializer cannot be called.
@@ -43,6 +46,7 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         initializer: Callable[..., object] | None = None,
         initargs: Sequence[object] = (),
         bundle: bool = True,
+        resources: Mapping[str, Any] | None = None,
     ) -> None:
         if max_workers is not None and (type(max_workers) is not int or max_workers < 1):
             raise InvalidOptionError(
@@ -56,12 +60,13 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         self.initializer = initializer
         self.initargs = tuple(initargs)
         self.bundle = bundle
+        self.resources = checked_own_resources(resources)
 
     async def _open(self, exit_stack: AsyncExitStack) -> ProcessEngine:
         initializer = None
         if self.initializer is not None:
             initializer = dump_value((self.initializer, self.initargs), "the initializer")
-        engine = ProcessEngine(self.max_workers or usable_cores(), initializer)
+        engine = ProcessEngine(self.max_workers or usable_cores(), initializer, self.resources)
         exit_stack.push_async_callback(asyncio.to_thread, engine.close)
         return engine
 
@@ -73,6 +78,20 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         self._check_serialized()
         super().place(calls)
 
+    def check_resources(self, task_name: str, resources: Mapping[str, float]) -> None:
+        if self.engine is not None:
+            self.engine.account.check(task_name, resources)
+
+    def holders(self, call: Call) -> Sequence[Call]:
+        found: list[Call] = (
+            [] if self.engine is None else self.engine.account.holders(call.resources)
+        )
+        return found
+
+    def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
+        engine = self.engine
+        return engine is None or engine.account.fits_beside(call.resources, holders)
+
     def _check_serialized(self) -> None:
         if self._was_started and not self._started:
             raise TaskRunnerError(
@@ -80,14 +99,10 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
             )
 
     def __repr__(self) -> str:
-        defaults = {"max_workers": None, "initializer": None, "initargs": (), "bundle": True}
+        defaults: dict[str, Any] = {
+            "max_workers": None, "initializer": None, "initargs": (), "bundle": True,
+            "resources": {},
+        }  # fmt: skip
         given = {name: getattr(self, name) for name in defaults}
         listed = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
         return f"{type(self).__name__}({', '.join(listed)})"
-
-
-def usable_cores() -> int:
-    """Give the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -19,6 +19,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._is_changed = False
+        self._lent: dict[str, str] = {}
         self._out, self._err = sys.stdout, sys.stderr
         self._spare_out, self._spare_err = _Spare("stdout"), _Spare("stderr")
         self.take()
@@ -30,6 +31,13 @@ class Surroundings:
         self._variables = dict(os.environ)
         self._is_changed = False
 
+    def lend(self, variables: dict[str, str]) -> None:
+        """Let tasks have some environment variables besides, from now on."""
+        if variables or self._lent:
+            self._lent = variables
+            self._is_changed = True
+        self.restore()
+
     def restore(self) -> None:
         """Put back what was changed."""
         if sys.stdout is not self._out or self._out.closed:
@@ -38,9 +46,10 @@ class Surroundings:
             self._err = self._spare_err.reopened()
         if self._is_changed:
             os.chdir(self._folder)
-            for name in os.environ.keys() - self._variables.keys():
+            variables = {**self._variables, **self._lent}
+            for name in os.environ.keys() - variables.keys():
                 del os.environ[name]
-            for name, value in self._variables.items():
+            for name, value in variables.items():
                 if os.environ.get(name) != value:
                     os.environ[name] = value
             self._is_changed = False

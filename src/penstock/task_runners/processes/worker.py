@@ -33,6 +33,7 @@ from penstock.task_runners.processes.frames import (
     BUNDLE,
     BYE,
     DONE,
+    GO,
     READY,
     SETUP,
     WORD,
@@ -121,7 +122,8 @@ class Worker:
                 return self._bell.get()
 
     def _execute(self, load: Load) -> None:
-        os.environ.update(load.variables)
+        self._port.awaits_go = load.awaits_go
+        self._port.surroundings.lend(load.variables)
         self._began_at = monotonic()
         ticker.add(self)
         try:
@@ -132,7 +134,7 @@ class Worker:
             self._began_at = None
             ticker.remove(self)
         _flush_streams()
-        self._port.surroundings.restore()
+        self._port.surroundings.lend({})
         self._port.tell(DONE, load.id.encode())
 
     def tick(self) -> None:
@@ -150,6 +152,8 @@ class Worker:
             with suppress(Exception):
                 header, word = pickle.loads(body)
                 hear(header, word, self._port)
+        elif kind == GO:
+            self._port.go.set()
         elif kind == BYE:
             self._bell.put(False)
 

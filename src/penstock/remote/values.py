@@ -129,6 +129,8 @@ def decode(value: Value, resolver: Resolver | None = None) -> Any:
         SerializationError: it cannot be rebuilt in this process.
     """
     try:
+        if value.codec == "json":
+            return decode_small(value.data, "json")  # the most common, and it holds no futures
         if value.is_small:
             with resolving(resolver):
                 return decode_small(value.data, value.codec or "")

@@ -11,6 +11,7 @@ them ended, and kills only what is still its own. When the driver is gone it kil
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -63,6 +64,9 @@ class Nursery:
 
     def serve(self) -> None:
         """Do what the driver says until its end of the socket closes."""
+        # What is loaded by now is never looked at again by the workers' garbage collection.
+        gc.collect()
+        gc.freeze()
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _wake_up)
         while True:

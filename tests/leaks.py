@@ -34,7 +34,11 @@ LASTING_FILES = ("/dev/urandom", "/dev/random")
 
 DESCRIPTORS = Path("/proc/self/fd")
 
+# What those are that a library in C++ opens and closes in its own threads.
+_SOCKETS = ("socket:", "anon_inode:", "pipe:")
+
 _lent_loops: list[Any] = []
+_lent_sockets: list[None] = []
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,20 @@ def lend_loop(loop: AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         _lent_loops.remove(loop)
+
+
+@contextmanager
+def lend_sockets() -> Iterator[None]:
+    """Have every socket, pipe and event descriptor count as part of the surroundings.
+
+    For Ray, of which nobody can tell which ones are its own; files, threads and processes count
+    as ever.
+    """
+    _lent_sockets.append(None)
+    try:
+        yield
+    finally:
+        _lent_sockets.pop()
 
 
 def take_snapshot() -> Snapshot:
@@ -130,6 +148,7 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
-        if target not in LASTING_FILES and int(fd) not in lent:
+        is_lent = int(fd) in lent or (_lent_sockets and target.startswith(_SOCKETS))
+        if target not in LASTING_FILES and not is_lent:
             found.add((int(fd), target))
     return frozenset(found)

@@ -40,6 +40,12 @@ RUNNERS: dict[str, Choice] = {
         workers=lambda number: {"cluster_kwargs": {"n_workers": number, "threads_per_worker": 1}},
         takes_address=True,
     ),
+    "ray": Choice(
+        "ray.runner",
+        "RayTaskRunner",
+        workers=lambda number: {"init_kwargs": {"num_cpus": number}},
+        takes_address=True,
+    ),
 }
 
 

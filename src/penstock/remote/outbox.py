@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 logger = logging.getLogger("penstock.remote")
@@ -50,6 +51,10 @@ class Port(Protocol):
 
     def come_back(self) -> None:
         """Take a place again; blocks."""
+
+    def run_aside(self, function: Callable[[], object]) -> None:
+        """Call what may suspend for long; elsewhere where the engine needs this thread itself."""
+        function()
 
     def open_outbox(self, reply_to: Any) -> Outbox:
         """Give what collects the reports to a driver."""

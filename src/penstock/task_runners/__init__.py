@@ -10,26 +10,32 @@ if TYPE_CHECKING:
     from penstock.task_runners.concurrent import ConcurrentTaskRunner
     from penstock.task_runners.dask.clients import get_async_dask_client, get_dask_client
     from penstock.task_runners.dask.runner import DaskTaskRunner
+    from penstock.task_runners.ray.options import remote_options
+    from penstock.task_runners.ray.runner import RayTaskRunner
     from penstock.task_runners.sequential import SequentialTaskRunner
 
 _MODULES = {
     "BaseTaskRunner": "base",
     "ConcurrentTaskRunner": "concurrent",
     "DaskTaskRunner": "dask.runner",
+    "RayTaskRunner": "ray.runner",
     "SequentialTaskRunner": "sequential",
     "TaskConcurrencyType": "base",
     "get_async_dask_client": "dask.clients",
     "get_dask_client": "dask.clients",
+    "remote_options": "ray.options",
 }
 
 __all__ = [
     "BaseTaskRunner",
     "ConcurrentTaskRunner",
     "DaskTaskRunner",
+    "RayTaskRunner",
     "SequentialTaskRunner",
     "TaskConcurrencyType",
     "get_async_dask_client",
     "get_dask_client",
+    "remote_options",
 ]
 
 

@@ -15,6 +15,7 @@ class _Worker:
     def __init__(self) -> None:
         self.next = 0
         self.early: dict[int, bytes] = {}
+        self.waiting: list[tuple[int, Callable[[], None]]] = []
         self.is_over = False
 
 
@@ -41,6 +42,25 @@ class Arrivals:
             while (following := its.early.pop(its.next, None)) is not None:
                 its.next += 1
                 self._hear(following)
+            self._call_those_waiting(its)
+
+    def when_heard(self, worker: str, number: int, function: Callable[[], None]) -> None:
+        """Call a function once every report below this number has been heard."""
+        with self._lock:
+            its = self._workers.setdefault(worker, _Worker())
+            its.waiting.append((number, function))
+            self._call_those_waiting(its)
+
+    def _call_those_waiting(self, its: _Worker) -> None:
+        if its.waiting:
+            ready = [each for number, each in its.waiting if its.is_over or number <= its.next]
+            its.waiting = [
+                (number, each)
+                for number, each in its.waiting
+                if not its.is_over and number > its.next
+            ]
+            for function in ready:
+                function()
 
     def end(self, worker: str) -> None:
         """Hear what is there of a worker that has died: what is missing will never come."""
@@ -49,3 +69,4 @@ class Arrivals:
             its.is_over = True
             for number in sorted(its.early):
                 self._hear(its.early.pop(number))
+            self._call_those_waiting(its)

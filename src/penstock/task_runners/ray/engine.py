@@ -40,7 +40,7 @@ from penstock.task_runners.ray.worker import run
 logger = logging.getLogger("penstock.task_runner.ray")
 _OTHERS = frozenset({"max_retries", "retry_exceptions", "enable_task_events"})
 _HEAD = "node:__internal_head__"
-_SAME_SECONDS = 2.0
+_MOST_FUNCTIONS = 200
 _JOIN_SECONDS = 5.0
 _LAST_SECONDS = 0.5
 
@@ -76,7 +76,8 @@ class RayEngine(Engine):
         self._nodes = alive_nodes()
         self._looked_at = monotonic()
         self._relay = self._make_relay()
-        self._run = ray.remote(run)
+        self._functions: list[Any] = []
+        self._depths: dict[str, int] = {}
         self._dispatcher: Dispatcher | None = None
         self._arrivals = Arrivals(lambda report: None)
         self._sent: dict[str, Bundle] = {}
@@ -125,9 +126,12 @@ class RayEngine(Engine):
     def send(self, bundle: Bundle, data: bytes) -> None:
         natives = [part.native.ref for part in bundle.parts.values()]
         self._sent[bundle.id] = bundle
+        depth = self._depth_of(bundle)
+        if depth:
+            self._depths[bundle.id] = depth
         options = {**self.defaults, **_options_of(bundle)}
         try:
-            ref = self._run.options(name=bundle.name, **options).remote(
+            ref = self._function(depth).options(name=bundle.name, **options).remote(
                 self.reply_to, bundle.id, self._relay, data, list(bundle.parts), *natives
             )
         except BaseException:
@@ -135,6 +139,27 @@ class RayEngine(Engine):
             raise
         self._waited_for[bundle.id] = bundle.native = ref
         ref.future().add_done_callback(lambda future: self._ended(bundle, future))
+
+    def _function(self, number: int = 0) -> Any:
+        """Give the remote function that executes bundles: another one for each number.
+
+        Ray starts workers for one function with growing delays once as many run as there are
+        processors for, and it counts those that wait for others. So task runs that others may
+        wait for are of another function than those.
+        """
+        while len(self._functions) <= number:
+            self._functions.append(ray.remote(run))
+        return self._functions[number]
+
+    def _depth_of(self, bundle: Bundle) -> int:
+        """Count how deep in other task runs the calls of a bundle were submitted."""
+        assert self._dispatcher is not None
+        depth = 0
+        for cargo in bundle.cargo.values():
+            parent = self._dispatcher.open.get(cargo.run.parent_key or b"")
+            if parent is not None and parent.bundle is not None:
+                depth = max(depth, 1 + self._depths.get(parent.bundle.id, 0))
+        return min(depth, _MOST_FUNCTIONS)
 
     def options_of(self, call: Any) -> Options | None:
         given = call.context.get(current_options, NOTHING)
@@ -147,7 +172,7 @@ class RayEngine(Engine):
         found = Options(Given(places) if places else None, Given(others))
         if found not in self._checked:
             # What Ray refuses is an error of whoever submits, not of the engine.
-            self._run.options(**options)
+            self._function().options(**options)
             self._refuse_impossible(call.task.name, wanted(options))
             self._checked[found] = None
         return found
@@ -232,14 +257,21 @@ class RayEngine(Engine):
         if bundle.id not in self._sent:
             return  # nobody waits for it any more
         if last is not None:
-            self._report(*last)
-            self._forget(bundle)
-            self._end(bundle, None)
+            worker, number, data, refs = last
+            if data is not None:
+                self._report(worker, number, data, refs)
+                number += 1
+            # What it has reported before may still be on its way through the relay.
+            self._arrivals.when_heard(worker, number, lambda: self._through(bundle))
             return
-        # What it has reported, if anything, is on its way through the relay.
-        self._failed[bundle.id] = bundle, problem or Unrun("The worker never told how it ended.")
+        self._failed[bundle.id] = bundle, problem or Unrun("A worker gave it back.")
         if not self._is_relayed(bundle):
             self._lost(bundle.id)
+
+    def _through(self, bundle: Bundle) -> None:
+        """Take that the worker of a bundle has reported everything."""
+        self._forget(bundle)
+        self._end(bundle, None)
 
     def _is_relayed(self, bundle: Bundle) -> bool:
         """Have the end of a bundle come back behind what its worker has reported."""
@@ -276,6 +308,7 @@ class RayEngine(Engine):
     def _forget(self, bundle: Bundle) -> None:
         self._sent.pop(bundle.id, None)
         self._killed.discard(bundle.id)
+        self._depths.pop(bundle.id, None)
         worker = self._begun.pop(bundle.id, None)
         if worker is not None and self._workers.get(worker) == bundle.id:
             del self._workers[worker]

@@ -108,15 +108,15 @@ class RayPort(Port):
             self._rest.clear()
             return True
 
-    def ends(self) -> Last | None:
-        """Take that the bundle is over; gives the last report."""
+    def ends(self) -> Last:
+        """Take that the bundle is over; gives the last report, or how many there have been."""
         with self._lock:
             assert self.bundle_id is not None
             _remember(self._begun, self.bundle_id)
             self.bundle_id = None
             self._rest.set()
             last, self._last, self.is_ending = self._last, None, False
-            return last
+            return last or (self.worker, self._number, None, {})
 
     def tick(self) -> None:
         """Tell that a bundle has begun: it takes long enough for somebody to want to know."""
@@ -285,7 +285,7 @@ class _RayOutbox(Outbox):
 def run(
     reply_to: str, bundle_id: str, relay: Any, data: bytes, names: list[str], *parts: Any
 ) -> Any:
-    """Execute a bundle; this is the Ray task. Gives the last report, if there is one left."""
+    """Execute a bundle; this is the Ray task. None: it must not begin any more."""
     port = _port(reply_to, relay)
     _ignore_interrupts()
     if not port.begins(bundle_id):

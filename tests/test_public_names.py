@@ -34,10 +34,12 @@ PUBLIC = {
         "BaseTaskRunner",
         "ConcurrentTaskRunner",
         "DaskTaskRunner",
+        "RayTaskRunner",
         "SequentialTaskRunner",
         "TaskConcurrencyType",
         "get_async_dask_client",
         "get_dask_client",
+        "remote_options",
     ],
     "penstock.states": [
         "Cancelled",

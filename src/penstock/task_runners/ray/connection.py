@@ -96,12 +96,13 @@ def connect(settings: RayTaskRunner, logger: logging.Logger) -> Callable[[], Non
 
 def alive_nodes() -> list[dict[str, Any]]:
     """Give what Ray knows of the nodes that live."""
-    return [node for node in ray.nodes() if node.get("Alive")]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node.get("Alive")]
 
 
 def is_client() -> bool:
     """Tell whether this process is connected through Ray's client."""
-    return bool(ray.util.client.ray.is_connected())
+    return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
 
 
 def _initialise(settings: RayTaskRunner, logger: logging.Logger) -> None:

@@ -19,7 +19,6 @@ from uuid import uuid4
 
 import ray
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.dispatch import Dispatcher
@@ -32,14 +31,14 @@ from penstock.task_runners.ray.connection import alive_nodes, connect
 from penstock.task_runners.ray.kept import Kept, Raw, RayFetch, Shared, lost_object
 from penstock.task_runners.ray.options import NOTHING, Given, current_options
 from penstock.task_runners.ray.problems import explained
-from penstock.task_runners.ray.relay import ASKED, BEGUN, KILL, LOST, REPORT, UNSENT, Relay
+from penstock.task_runners.ray.relay import ASKED, BEGUN, KILL, LOST, REPORT, UNSENT
+from penstock.task_runners.ray.relays import close_relay, open_relay
 from penstock.task_runners.ray.resources import as_options, is_possible, merged, refusal, wanted
 from penstock.task_runners.ray.watch import Watch
 from penstock.task_runners.ray.worker import run
 
 logger = logging.getLogger("penstock.task_runner.ray")
 _OTHERS = frozenset({"max_retries", "retry_exceptions", "enable_task_events"})
-_HEAD = "node:__internal_head__"
 _MOST_FUNCTIONS = 200
 _JOIN_SECONDS = 5.0
 _LAST_SECONDS = 0.5
@@ -75,7 +74,7 @@ class RayEngine(Engine):
         self.defaults: dict[str, Any] = {"num_cpus": 1, "max_retries": 0}
         self._nodes = alive_nodes()
         self._looked_at = monotonic()
-        self._relay = self._make_relay()
+        self._relay = open_relay(self.reply_to, self._nodes)
         self._functions: list[Any] = []
         self._depths: dict[str, int] = {}
         self._dispatcher: Dispatcher | None = None
@@ -95,17 +94,9 @@ class RayEngine(Engine):
         self._listener = ServiceThread(target=self._listen, name="penstock-ray-listen", daemon=True)
         self._watch = Watch(self)
 
-    def _make_relay(self) -> Any:
-        """Start the relay, on the head node; does not wait for it."""
-        heads = [node["NodeID"] for node in self._nodes if _HEAD in node["Resources"]]
-        where = NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
-        relay = ray.remote(Relay).options(  # type: ignore[call-overload]
-            num_cpus=0,
-            max_restarts=0,
-            max_concurrency=1_000_000,
-            scheduling_strategy=where,
-        )
-        return relay.remote()
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of our channel on the relay; gives Ray's reference."""
+        return self._relay.call.remote(self.reply_to, name, *arguments)
 
     def listen(self, dispatcher: Dispatcher) -> None:
         """Report to a dispatcher from now on."""
@@ -131,8 +122,10 @@ class RayEngine(Engine):
             self._depths[bundle.id] = depth
         options = {**self.defaults, **_options_of(bundle)}
         try:
-            ref = self._function(depth).options(name=bundle.name, **options).remote(
-                self.reply_to, bundle.id, self._relay, data, list(bundle.parts), *natives
+            ref = (
+                self._function(depth)
+                .options(name=bundle.name, **options)
+                .remote(self.reply_to, bundle.id, self._relay, data, list(bundle.parts), *natives)
             )
         except BaseException:
             del self._sent[bundle.id]
@@ -204,11 +197,11 @@ class RayEngine(Engine):
 
     def tell(self, worker: str, data: bytes) -> None:
         with suppress(Exception):
-            self._relay.tell.remote(worker, data)
+            self._call("tell", worker, data)
 
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
         with suppress(Exception):
-            self._relay.tell_about.remote(bundle.id, data)
+            self._call("tell_about", bundle.id, data)
 
     def is_stuck(self, worker: str) -> None:
         bundle = self._sent.get(self._workers.get(worker, ""))
@@ -276,7 +269,7 @@ class RayEngine(Engine):
     def _is_relayed(self, bundle: Bundle) -> bool:
         """Have the end of a bundle come back behind what its worker has reported."""
         try:
-            self._relay.lost.remote(bundle.id)
+            self._call("lost", bundle.id)
         except Exception:
             return False
         return True
@@ -335,12 +328,12 @@ class RayEngine(Engine):
     def _listen(self) -> None:
         while not self.is_closed:
             try:
-                news = ray.get(self._relay.take.remote())
+                news = ray.get(self._call("take"))
             except Exception as exc:
                 if not self.is_closed:
                     self.fail(_loss(exc))
                 return
-            for one in news:
+            for one in news or ():
                 try:
                     self._take(*one)
                 except Exception:
@@ -357,7 +350,7 @@ class RayEngine(Engine):
             name, number = what
             kept = self._kept.get(name)
             is_here = kept is not None and not kept.is_lost
-            self._relay.give.remote(number, [kept.ref] if kept is not None and is_here else None)
+            self._call("give", number, [kept.ref] if kept is not None and is_here else None)
         elif kind == LOST:
             self._lost(*what)
         elif kind == UNSENT:
@@ -375,7 +368,7 @@ class RayEngine(Engine):
         self._watch.stop()
         if not self._watch.is_lost:
             with suppress(Exception):
-                ray.kill(self._relay)
+                close_relay(self._relay, self.reply_to)
         if self._listener.ident is not None:
             self._listener.join(_JOIN_SECONDS)
         self._refs.clear()

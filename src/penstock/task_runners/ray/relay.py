@@ -1,10 +1,11 @@
-"""The relay: an actor that passes messages between one driver and its workers.
+"""The relay: an actor that passes messages between drivers and their workers.
 
     worker ──report──► relay ◄──take──── driver    reports, and what is asked of the driver
     driver ──tell────► relay ◄──listen── worker    words
 
 Whoever wants to hear asks, and is answered once there is something: nobody has to be reachable.
-The relay needs no processor of Ray's, and dies with the job of its driver.
+The relay needs no processor of Ray's, and dies with the job of its first driver, or when nobody
+has used it for some seconds: starting a process for each flow run would take longer than many.
 
 A word about a bundle goes to the worker that has it. Nobody may know of one: then every worker is
 asked to say that it has not begun it, and never will. Ray's own cancellation is of no use for
@@ -24,6 +25,7 @@ bundle that nobody has begun or will."""
 KILL, REVOKE = b"kill ", b"revoke "
 """Words, followed by the id of a bundle: end the worker process if it has it; do not begin it."""
 POLL_SECONDS = 5.0
+LINGER_SECONDS = 10.0
 _SILENT_SECONDS = 8.0
 _CHECK_SECONDS = 0.5
 _MOST_HELD = 10_000
@@ -31,9 +33,39 @@ _ANSWER_SECONDS = 30.0
 
 
 class Relay:
-    """Lives in a worker process of Ray; its methods run on one event loop."""
+    """The actor: passes every call on to the channel of its driver."""
 
     def __init__(self) -> None:
+        self._channels: dict[str, Channel] = {}
+        self._used_at = monotonic()
+
+    async def open(self, driver: str) -> None:
+        """Take in a driver."""
+        self._channels[driver] = Channel()
+
+    async def close(self, driver: str) -> None:
+        """Let a driver go; end the actor if nobody needs it for some seconds."""
+        channel = self._channels.pop(driver, None)
+        if channel is not None:
+            channel.close()
+        self._used_at = monotonic()
+        await asyncio.sleep(LINGER_SECONDS)
+        if not self._channels and monotonic() - self._used_at >= LINGER_SECONDS:
+            import ray
+
+            ray.actor.exit_actor()
+
+    async def call(self, driver: str, name: str, *arguments: Any) -> Any:
+        """Call a method of a driver's channel; None, at once, for one that has left."""
+        channel = self._channels.get(driver)
+        return None if channel is None else await getattr(channel, name)(*arguments)
+
+
+class Channel:
+    """What one driver and its workers have for each other; lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
         self._news: list[tuple[Any, ...]] = []
         self._is_news = asyncio.Event()
         self._words: dict[str, list[bytes]] = {}
@@ -50,6 +82,16 @@ class Relay:
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
     # Of the driver.
+
+    def close(self) -> None:
+        """Answer everybody who waits."""
+        self._is_closed = True
+        for event in (self._is_news, *self._rings.values()):
+            event.set()
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_result(None)
+        self._silent.clear()
 
     async def take(self) -> list[tuple[Any, ...]]:
         """Give what is new, waiting for something; nothing when that takes long."""
@@ -111,12 +153,15 @@ class Relay:
             silent.discard(worker)
             self._settle(bundle_id)
 
-    async def listen(self, worker: str) -> list[bytes]:
-        """Give the words for a worker, waiting for some; none when that takes long."""
+    async def listen(self, worker: str) -> list[bytes] | None:
+        """Give the words for a worker, waiting for some; none when that takes long.
+
+        None: the driver has left.
+        """
         self._heard_at[worker] = monotonic()
         await _wait(self._ring(worker))
         self._heard_at[worker] = monotonic()
-        return self._words.pop(worker, [])
+        return None if self._is_closed else self._words.pop(worker, [])
 
     async def ask(self, name: str) -> list[Any] | None:
         """Have the driver look for a kept value; gives a reference to it, None if it is lost."""
@@ -124,7 +169,7 @@ class Relay:
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         self._add(ASKED, name, number)
         try:
-            return await asyncio.wait_for(asked, _ANSWER_SECONDS)  # type: ignore[no-any-return]
+            return await asyncio.wait_for(asked, _ANSWER_SECONDS)
         except TimeoutError:
             return None
         finally:

@@ -56,7 +56,7 @@ class RayPort(Port):
     def __init__(self, reply_to: str, relay: Any) -> None:
         self.worker = _name_of_this_worker()
         self._reply_to = reply_to
-        self._relay = relay
+        self.relay = relay
         self._lock = threading.Lock()
         self._number = 0
         self._refs: dict[str, Any] = {}
@@ -68,14 +68,25 @@ class RayPort(Port):
         self._rest = threading.Event()
         self._last: Last | None = None
         self._begun: OrderedDict[str, None] = OrderedDict()
+        self._revoked: OrderedDict[str, None] = OrderedDict()
         self._is_orphan = False
-        try:
-            self._revoked = OrderedDict.fromkeys(ray.get(relay.join.remote(self.worker)))
-        except RayActorError:
-            # The driver has left meanwhile.
-            self._revoked, self._is_orphan = OrderedDict(), True
+        revoked = self._join()
+        if revoked is None:
+            self._is_orphan = True
             return
+        self._revoked.update(dict.fromkeys(revoked))
         threading.Thread(target=self._listen, name="penstock-listener", daemon=True).start()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the driver's channel on the relay; gives Ray's reference."""
+        return self.relay.call.remote(self._reply_to, name, *arguments)
+
+    def _join(self) -> list[str] | None:
+        """Give the bundles that must not begin here; None: the driver has left."""
+        try:
+            return ray.get(self._call("join", self.worker))  # type: ignore[no-any-return]
+        except RayActorError:
+            return None
 
     # Reports.
 
@@ -95,7 +106,7 @@ class RayPort(Port):
             if may_be_last and self.is_ending and self._last is None and _is_main():
                 self._last = (self.worker, number, data, refs)
                 return None
-            return self._relay.report.remote(self.worker, number, data, refs)
+            return self._call("report", self.worker, number, data, refs)
 
     # Bundles.
 
@@ -123,7 +134,7 @@ class RayPort(Port):
         bundle_id = self.bundle_id
         ticker.remove(self)
         if bundle_id is not None:
-            self._relay.begin.remote(self.worker, bundle_id)
+            self._call("begin", self.worker, bundle_id)
 
     def _revoke(self, bundle_id: str) -> None:
         """Answer whether a bundle has begun here; from now on it never will."""
@@ -131,8 +142,7 @@ class RayPort(Port):
             has_begun = bundle_id == self.bundle_id or bundle_id in self._begun
             if not has_begun:
                 _remember(self._revoked, bundle_id)
-        answer = self._relay.begin if has_begun else self._relay.disclaim
-        answer.remote(self.worker, bundle_id)
+        self._call("begin" if has_begun else "disclaim", self.worker, bundle_id)
 
     # Values.
 
@@ -142,7 +152,7 @@ class RayPort(Port):
         return size if isinstance(size, int) else sys.getsizeof(value)
 
     def fetch(self, name: str) -> Any:
-        found = ray.get(self._relay.ask.remote(name))
+        found = ray.get(self._call("ask", name))
         if found is None:
             raise ValueLost(name)
         return ray.get(found[0])
@@ -152,9 +162,11 @@ class RayPort(Port):
     def _listen(self) -> None:
         while True:
             try:
-                heard = self._heard = self._relay.listen.remote(self.worker)
+                heard = self._heard = self._call("listen", self.worker)
                 words = ray.get(heard)
             except Exception:
+                break
+            if words is None:
                 break
             for word in words:
                 with suppress(Exception):
@@ -300,6 +312,13 @@ def run(
     return last
 
 
+def relay_here() -> Any:
+    """Give a relay that a task in this process uses; None where there is none."""
+    for port in list(_ports.values()):
+        return port.relay
+    return None
+
+
 def _port(reply_to: str, relay: Any) -> RayPort:
     port = _ports.get(reply_to)
     if port is None:
@@ -333,5 +352,5 @@ def _is_main() -> bool:
 
 def _name_of_this_worker() -> str:
     context = ray.get_runtime_context()
-    address = ray.util.get_node_ip_address()
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return f"{address}:{os.getpid()}-{context.get_worker_id()[:8]}"

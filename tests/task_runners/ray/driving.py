@@ -6,17 +6,18 @@ goes as Ray likes: it is lent to the tests as a whole.
 
 from __future__ import annotations
 
+import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from queue import SimpleQueue
 from typing import Any
 
 import ray
+from ray.cluster_utils import Cluster
 
 from penstock.task_runners import RayTaskRunner
-from penstock.task_runners.ray.connection import _local_kwargs, _quiet
+from penstock.task_runners.ray.connection import LOOPBACK, _local_kwargs, _quiet
 from tests.leaks import lend_sockets
 
 CPUS = 4
@@ -25,52 +26,64 @@ LOCAL = {"num_cpus": CPUS, "object_store_memory": STORE_BYTES}
 
 
 @contextmanager
-def initialised(**kwargs: Any) -> Iterator[None]:
-    """Have Ray initialised in this process, by somebody else than Penstock."""
-    # The processes of an instance end with the thread that has started them.
-    work: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
+def initialised(*, open_: Callable[[], Any], close: Callable[[], Any]) -> Iterator[None]:
+    """Have Ray initialised in this process, by somebody else than Penstock.
 
-    def serve() -> None:
-        while (function := work.get()) is not None:
-            try:
-                function()
-                done.put(None)
-            except BaseException as exc:
-                done.put(exc)
-
-    def call(function: Callable[[], Any]) -> None:
-        work.put(function)
-        problem = done.get(timeout=60)
-        if problem is not None:
-            raise problem
-
-    def init() -> None:
-        with _quiet():
-            ray.init(**kwargs)
-
+    Args:
+        open_, close: called in one thread that lasts as long: what an instance consists of ends
+            with the thread that has started it.
+    """
     environment = dict(os.environ)
-    thread = threading.Thread(target=serve, name="ray-test-instance")
-    thread.start()
-    try:
-        with lend_sockets():
-            call(init)
+    with ThreadPoolExecutor(1, thread_name_prefix="ray-test-instance") as thread, lend_sockets():
+        try:
+            with _quiet():
+                thread.submit(open_).result(60)
             try:
                 yield
             finally:
-                call(ray.shutdown)
-    finally:
-        work.put(None)
-        thread.join()
-        os.environ.clear()
-        os.environ.update(environment)
+                thread.submit(close).result(60)
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 @contextmanager
 def local_ray(**kwargs: Any) -> Iterator[None]:
     """Have a local instance initialised."""
-    with initialised(**_local_kwargs({"namespace": "penstock", **LOCAL, **kwargs})):
+    kwargs = _local_kwargs({"namespace": "penstock", **LOCAL, **kwargs})
+    with initialised(open_=lambda: ray.init(**kwargs), close=ray.shutdown):
         yield
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be connected to a cluster that runs."""
+
+    def connect() -> None:
+        ray.init(address=address, namespace="penstock", logging_level=logging.WARNING)
+
+    with initialised(open_=connect, close=ray.shutdown):
+        yield
+
+
+@contextmanager
+def two_nodes(cpus: int = 2) -> Iterator[Cluster]:
+    """Have a cluster of two nodes, and be connected to it."""
+    made: list[Cluster] = []
+
+    def open_cluster() -> None:
+        node = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "node_ip_address": LOOPBACK}
+        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        made.append(cluster)
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, namespace="penstock", logging_level=logging.WARNING)
+
+    def close_cluster() -> None:
+        ray.shutdown()
+        made[0].shutdown()
+
+    with initialised(open_=open_cluster, close=close_cluster):
+        yield made[0]
 
 
 class NarrowRayTaskRunner(RayTaskRunner):

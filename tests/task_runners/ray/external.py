@@ -55,7 +55,7 @@ class ExternalRay:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PYTHONPATH": python_path},
+                env={**os.environ, "PYTHONPATH": python_path, "RAY_AUTH_MODE": "disabled"},
                 start_new_session=True,
             )
         try:

@@ -183,7 +183,8 @@ def _refused(address: str | None, exc: Exception) -> EngineError:
     if isinstance(exc, ConnectionError | TimeoutError):
         return EngineUnreachable(
             f"No Ray cluster answers at {address!r}: {said}. See that it runs, and that the "
-            "address can be reached from here."
+            "address can be reached from here. One that was started with token authentication "
+            "answers only where RAY_AUTH_MODE=token is set."
         )
     return EngineError(f"Connecting to the Ray cluster at {address!r} failed: {said}.")
 

@@ -19,28 +19,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import distributed
 
-from penstock import flow, task, unmapped
+from bench.work import (
+    MEGA,
+    MICRO,
+    MILLI,
+    Figures,
+    chunk,
+    compared,
+    count_of,
+    join,
+    look,
+    make,
+    make_block,
+    noop,
+    pause,
+    plain,
+    reduce,
+    results,
+    sleep_for,
+    timed,
+    total_of,
+    use,
+    warm,
+)
+from penstock import flow, unmapped
 from penstock.task_runners import DaskTaskRunner
 
 WORKERS = 2
 MOST_RAW = 1_000  # tasks of a raw loop: at milliseconds each, more would say no more
 LONG_EVERY = 50
 FULL_MIXED = 400  # mixed tasks from which on the long ones take a whole second
-MICRO, MILLI, MEGA = 1e6, 1e3, 10**6
-
-
-@dataclass
-class Figures:
-    """The rounds of a probe, in the row's unit."""
-
-    baseline: list[float] = field(default_factory=list)
-    ours: list[float] = field(default_factory=list)
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,70 +91,8 @@ def bed(processes: bool = True) -> Iterator[Bed]:
         yield opened
 
 
-# --- the work ------------------------------------------------------------------------------------
-
-
-def plain(number: Any) -> Any:
-    """Do nothing."""
-    return number
-
-
-def sleep_for(seconds: float) -> float:
-    """Wait, as a task that computes elsewhere."""
-    time.sleep(seconds)
-    return seconds
-
-
-def chunk(numbers: range) -> list[int]:
-    """Do a chunk of no-op tasks, as one would by hand."""
-    return [plain(number) for number in numbers]
-
-
-def count_of(values: list[Any]) -> int:
-    """Join what fans in."""
-    return len(values)
-
-
-def make_block(size: int) -> Any:
-    """Make an array of so many bytes."""
-    import numpy as np
-
-    return np.ones(size, dtype="u1")
-
-
-def total_of(block: Any) -> int:
-    """Reduce an array to a number."""
-    return int(block[::4096].sum())
-
-
-def use(number: int, block: Any) -> int:
-    """Look at a large argument."""
-    return number + int(block[number])
-
-
 def bytes_sent_by(dask_worker: Any) -> int:
     return int(dask_worker.transfer_outgoing_bytes_total)
-
-
-warm = task(name="warm")(lambda: None)
-noop = task(name="noop")(plain)
-pause = task(name="pause")(sleep_for)
-join = task(name="join")(count_of)
-make = task(name="make")(make_block)
-reduce = task(name="reduce")(total_of)
-look = task(name="look")(use)
-
-
-def timed(function: Callable[[], Any]) -> float:
-    """Give the seconds that a call takes."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def results(futures: list[Any]) -> list[Any]:
-    """Ask for every result, one by one."""
-    return [future.result() for future in futures]
 
 
 # --- the probes ----------------------------------------------------------------------------------
@@ -347,15 +298,6 @@ def broadcast(bed: Bed, count: int, rounds: int) -> Figures:
         results(look.map(range(1_000), unmapped(block)))
 
     return compared(lambda: sent(raw), lambda: bed.run(lambda: sent(ours)), rounds)
-
-
-def compared(raw: Callable[[], float], ours: Callable[[], float], rounds: int) -> Figures:
-    """Measure raw Dask and ours in turns."""
-    figures = Figures()
-    for _ in range(rounds):
-        figures.baseline.append(raw())
-        figures.ours.append(ours())
-    return figures
 
 
 # --- bytes of this process -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from asyncio import AbstractEventLoop
@@ -24,10 +25,22 @@ PATIENCE = 2.0  # seconds that something may take to go away after the test
 
 # Threads of the test tools themselves, and those kept for the life of the process, by the start
 # of their name.
-FOREIGN_THREADS = ("pytest_timeout", "Thread-faulthandler", "Dask-Offload", "penstock-ticker")
+FOREIGN_THREADS = (
+    "pytest_timeout",
+    "Thread-faulthandler",
+    "Dask-Offload",
+    "penstock-ticker",
+    "penstock-supervisor",
+    "penstock-output",
+)
 
 # Processes that the standard library keeps for the life of the process, by their command.
-LASTING_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# So does the nursery of process pools, for a few seconds after the last pool.
+LASTING_PROCESSES = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "penstock.task_runners.processes.nursery",
+)
 
 # Files that the interpreter itself may open once and keep.
 LASTING_FILES = ("/dev/urandom", "/dev/random")
@@ -143,6 +156,9 @@ def _command(pid: int) -> str:
 def _descriptors() -> frozenset[tuple[int, str]]:
     found = set()
     lent = {fd for loop in _lent_loops for fd in list(loop._selector.get_map() or ())}
+    supervisor = sys.modules.get("penstock.task_runners.processes.supervisor")
+    if supervisor is not None and (lasting := supervisor.lasting()) is not None:
+        lent |= lasting.descriptors()
     for fd in os.listdir(DESCRIPTORS) if DESCRIPTORS.exists() else []:
         try:
             target = os.readlink(DESCRIPTORS / fd)

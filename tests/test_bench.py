@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import dask
+from bench import dask, processes
 from bench.__main__ import ALL_ROWS, chosen_rows, number, table_of
-from bench.dask_rows import run_dask_probe
+from bench.probed import run_probe as run_engine_probe
 from bench.rows import Result, Rounds, Row, run_probe, run_process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +46,7 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 def test_names_of_rows_are_unique_and_choose() -> None:
     assert len({row.name for row in ALL_ROWS}) == len(ALL_ROWS)
     assert len(chosen_rows(["dask"])) == len(dask.PROBES)
+    assert len(chosen_rows(["process"])) == len(processes.PROBES)
     assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
     with pytest.raises(SystemExit, match="No row fits"):
         chosen_rows(["nonsense"])
@@ -59,7 +60,7 @@ def test_probe_gives_figures(probe: str) -> None:
 
 
 def test_dask_probe_in_a_process_of_its_own() -> None:
-    figures = run_dask_probe("chain", 5, 2)
+    figures = run_engine_probe("bench.dask", "chain", 5, 2)
     assert [len(figures[kind]) for kind in ("baseline", "ours")] == [2, 2]
     assert min(*figures["baseline"], *figures["ours"]) > 0
 
@@ -77,6 +78,20 @@ def test_dask_probes_give_figures(penstock_home: Path) -> None:
     figures = json.loads(printed.splitlines()[-1])
     assert [(len(one["baseline"]), len(one["ours"])) for one in figures.values()] == [(1, 1)] * 11
     assert "chunks made by hand, of 100: " in figures["submit"]["notes"]
+
+
+PROBE_PROCESSES = """
+import json
+from bench.processes import PROBES
+print(json.dumps({name: vars(probe(8, 1)) for name, probe in PROBES.items()}))
+"""
+
+
+def test_process_probes_give_figures(penstock_home: Path) -> None:
+    _, printed = run_process(["-c", PROBE_PROCESSES], str(penstock_home))
+    figures = json.loads(printed.splitlines()[-1])
+    assert [(len(one["baseline"]), len(one["ours"])) for one in figures.values()] == [(1, 1)] * 8
+    assert "raw with chunksize=100: " in figures["map"]["notes"]
 
 
 def test_bytes_of_connections_are_counted() -> None:

@@ -49,6 +49,7 @@ ROWS = {
     "remote": 5,
     # 6 engines outside this process
     "task_runners.dask": 6,
+    "task_runners.processes": 6,
     "task_runners.ray": 6,
     # 7 what users touch
     "flows": 7,

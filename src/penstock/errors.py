@@ -10,6 +10,7 @@
     ├── MappingLengthMismatch (ValueError)       `map` got iterables of unequal lengths
     ├── MissingContextError (RuntimeError)       asked for the current run where there is none
     ├── OutsideFlowError (RuntimeError)          `.submit` or `.map` outside a flow run
+    ├── StartedByImportError (RuntimeError)      an import on a worker would start a flow
     ├── BlockingWaitError (RuntimeError)         a wait that would block the loop it waits for
     ├── DeadlockError (RuntimeError)             task runs that wait for each other
     ├── TaskRunnerError (RuntimeError)           a runner started twice, or used before its start
@@ -81,6 +82,10 @@ class MissingContextError(PenstockError, RuntimeError):
 
 class OutsideFlowError(PenstockError, RuntimeError):
     """`.submit` or `.map` was called outside a flow run."""
+
+
+class StartedByImportError(PenstockError, RuntimeError):
+    """A worker imports a module, and the import would start a flow there."""
 
 
 class BlockingWaitError(PenstockError, RuntimeError):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import array
 import math
-import pickle
 import socket
 import sqlite3
 import subprocess
@@ -24,18 +23,17 @@ from hypothesis import strategies as st
 
 from penstock import task
 from penstock.errors import MissingDependencyError, SerializationError, TerminationSignal
-from penstock.remote import parcels
+from penstock.remote import parcels, pickling
 from penstock.remote.parcels import (
-    LARGE_BYTES,
     MEMO_ENTRIES,
     Parcel,
     Placeholder,
-    dump_bounded,
     pack,
     pack_code,
     unpack,
     unpack_code,
 )
+from penstock.remote.pickling import LARGE_BYTES
 from tests.remote import definitions
 from tests.remote.definitions import Pair, Point
 
@@ -210,7 +208,7 @@ def test_module_sent_by_value_on_request() -> None:
 
 def test_missing_cloudpickle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    parcels._pickler.cache_clear()
+    pickling._pickler.cache_clear()
     with pytest.raises(MissingDependencyError, match="requires `cloudpickle`; install it with"):
         pack((lambda: 1,), NAMES)
 
@@ -591,15 +589,3 @@ def test_missing_module_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImportError) as caught:
         unpack_code(data)
     assert caught.value.name == definitions.__name__
-
-
-# --- bounded pickles ---------------------------------------------------------------------------
-
-
-def test_bounded_pickle() -> None:
-    data = dump_bounded([1, 2], 100)
-    assert data is not None
-    assert pickle.loads(data) == [1, 2]
-    assert dump_bounded(["x" * 90], 100) is None
-    assert dump_bounded([np.zeros(1000)], 1000) is None
-    assert dump_bounded([lambda: "x" * 50, bytes(5_000)], 1000) is None

@@ -34,6 +34,11 @@ RUNNERS: dict[str, Choice] = {
     "concurrent": Choice(
         "concurrent", "ConcurrentTaskRunner", workers=lambda number: {"max_workers": number}
     ),
+    "process": Choice(
+        "processes.runner",
+        "ProcessPoolTaskRunner",
+        workers=lambda number: {"max_workers": number},
+    ),
     "dask": Choice(
         "dask.runner",
         "DaskTaskRunner",
@@ -75,16 +80,17 @@ def make_runner(text: str, workers: int | None = None) -> Any:
 
 def with_workers(runner: Any, workers: int) -> Any:
     """Give a copy of a flow's own runner that runs so many task runs at once."""
-    choice = RUNNERS.get(runner.name)
-    if choice is None or type(runner).__name__ != choice.class_name:
+    name = _name_of(runner)
+    choice = RUNNERS.get(name)
+    if choice is None:
         raise usage_error(
             f"--workers does not know the flow's own runner, {runner}.",
             f"Say which runner: --runner {runner_names()}",
         )
     arguments = runner._constructor_arguments()
-    for name, value in _workers(runner.name, choice, workers).items():
-        own = arguments.get(name)
-        arguments[name] = {**own, **value} if isinstance(own, dict) else value
+    for argument, value in _workers(name, choice, workers).items():
+        own = arguments.get(argument)
+        arguments[argument] = {**own, **value} if isinstance(own, dict) else value
     try:
         return type(runner)(**arguments)
     except InvalidOptionError as exc:
@@ -92,6 +98,12 @@ def with_workers(runner: Any, workers: int) -> Any:
             f"--workers cannot change the flow's own runner, {runner!r}.",
             f"Say which runner: --runner {runner_names()}",
         ) from exc
+
+
+def _name_of(runner: Any) -> str:
+    """Give the name of a runner in the table; empty for one that is not in it."""
+    kind = type(runner).__name__
+    return next((name for name, choice in RUNNERS.items() if choice.class_name == kind), "")
 
 
 def runner_names() -> str:

@@ -24,7 +24,8 @@ from typing import Any
 from penstock.core.previews import mask_secrets
 from penstock.errors import RemoteTaskError, SerializationError, TerminationSignal
 from penstock.history.text import LONGEST_PAYLOAD, clean_text
-from penstock.remote.parcels import dump_bounded, dump_value
+from penstock.remote.parcels import dump_value
+from penstock.remote.pickling import dump_bounded
 from penstock.runtime.errors import describe
 from penstock.states import State, StateType, describe_exception
 

@@ -466,6 +466,7 @@ class WorkerRecorder:
             # Short ones are reported by their end alone.
             subject.attempt_started_at = time_ns()
             subject.bundle.running = subject
+            self._outbox.enters()
             return
         self._outbox.add(REQUEST, "record", kind, snapshot(subject))
 

@@ -26,11 +26,14 @@ class Port(Protocol):
     Attributes:
         worker: the name of the worker in the history.
         lost: what `fetch` raises for a value that is lost.
+        gives_up_after: seconds after which a run that is out of time is final, though its code
+            goes on in the main thread; None: it is final when its code has ended.
         patience: seconds for which the code of a task run that has been ended may go on before
             the driver is told that it is stuck.
     """
 
     worker: str
+    gives_up_after: float | None = None
     patience: float
     lost: tuple[type[BaseException], ...]
 
@@ -77,7 +80,13 @@ class Outbox:
             self.flush()
 
     def begins(self, key: bytes, attempt: int) -> None:
-        """Take that an attempt begins; for those who can find that out when the worker is dead."""
+        """Take that an attempt begins: its arguments are going to be unpacked.
+
+        This and the next two are for those who can find it out when the worker is dead.
+        """
+
+    def enters(self) -> None:
+        """Take that the function of the attempt that began last is about to be called."""
 
     def rests(self) -> None:
         """Take that the code of the attempt that began last has ended."""

@@ -5,32 +5,26 @@
                               positions it fills and of which large parts it is made
                      large ── contents by digest: each travels once, however often it is used
 
-Pickle is tried first: it is quick and enough for nearly everything. What it refuses, and what it
-would look up in `__main__`, which is another one in another process, goes through cloudpickle.
+Contents of at least `LARGE_BYTES` travel apart from the data, once for all calls that use them.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from hashlib import blake2b
-from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from penstock.core.callables import Decorated, function_reference
+from penstock.core.callables import Decorated
 from penstock.core.inputs import SCALARS
 from penstock.core.signatures import callable_name
 from penstock.errors import MissingDependencyError, SerializationError
+from penstock.remote.pickling import LARGE_BYTES, dumps, try_out
 from penstock.remote.unpicklable import refusal, unpicklable
-
-LARGE_BYTES = 2**20
-"""Contents from this size on travel apart from the data, once for all calls that use them."""
+from penstock.runtime.unpacking import unpacking
 
 MEMO_ENTRIES = 64
 """Large arguments that the memo of one `map` remembers: those used last."""
@@ -41,7 +35,6 @@ Resolver = Callable[[Any], object]
 _PLAIN = 0x80  # every pickle starts with it
 _MARK_LARGE = b"L"
 _LONG_TYPES = frozenset({bytes, bytearray, str})
-_SCRIPT = b"__main__"
 
 
 class Large(NamedTuple):
@@ -148,7 +141,7 @@ def pack(
     elif not (memo and not memo.keys().isdisjoint(map(id, values))) and not _has_long(values):
         found: list[Any] = []
         try:
-            data = _dumps(values, found)
+            data = dumps(values, found)
         except MissingDependencyError:
             raise
         except BaseException as exc:
@@ -204,11 +197,11 @@ def dump_value(value: object, label: str) -> bytes:
         MissingDependencyError: cloudpickle is needed and not installed.
     """
     try:
-        return _dumps(value)
+        return dumps(value)
     except MissingDependencyError:
         raise
     except BaseException as exc:
-        raise unpicklable(label, value, refusal(exc), _try_out) from exc
+        raise unpicklable(label, value, refusal(exc), try_out) from exc
 
 
 def unpack_code(data: bytes, resolver: Resolver | None = None) -> Any:
@@ -229,140 +222,10 @@ def _resolving(resolver: Resolver | None) -> Iterator[None]:
     outer = _current.resolver
     _current.resolver = resolver or outer
     try:
-        yield
+        with unpacking():
+            yield
     finally:
         _current.resolver = outer
-
-
-def dump_bounded(value: object, limit: int) -> bytes | None:
-    """Pickle a value in one piece; None when that takes more than `limit` bytes.
-
-    No more than the limit is ever held in memory. Whatever pickling raises comes through.
-    """
-
-    def refuse_long(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes > limit:
-            raise _Full
-        return True
-
-    def dumped(pickler: Callable[..., Any]) -> bytes:
-        file = _BoundedFile(limit)
-        pickler(file, 5, buffer_callback=refuse_long).dump(value)
-        return b"".join(file.chunks)
-
-    try:
-        if not _by_value_modules():
-            try:
-                data = dumped(pickle.Pickler)
-                if _SCRIPT not in data:
-                    return data
-            except _Full:
-                return None
-            except BaseException as exc:
-                refusal(exc)
-        return dumped(_pickler())
-    except _Full:
-        return None
-
-
-class _Full(Exception):
-    """The pickle would be longer than allowed."""
-
-
-class _BoundedFile:
-    """A file in memory that refuses to grow beyond a limit."""
-
-    __slots__ = ("chunks", "left")
-
-    def __init__(self, limit: int) -> None:
-        self.chunks: list[bytes] = []
-        self.left = limit
-
-    def write(self, chunk: bytes) -> None:
-        self.left -= memoryview(chunk).nbytes  # a large buffer comes as it is
-        if self.left < 0:
-            raise _Full
-        self.chunks.append(bytes(chunk))
-
-
-class _Sink:
-    """A file that keeps nothing."""
-
-    def write(self, chunk: bytes) -> None:
-        pass
-
-
-def _dumps(value: object, found: list[Any] | None = None) -> bytes:
-    """Pickle a value; with a list to put them into, large buffers leave it without a copy."""
-    collect = None if found is None else _collector(found)
-    if not _by_value_modules():
-        try:
-            data = pickle.dumps(value, 5, buffer_callback=collect)
-            # The name is in the pickle when something is looked up there, or by accident.
-            if _SCRIPT not in data:
-                return data
-        except BaseException as exc:
-            refusal(exc)
-        if found:
-            found.clear()
-    file = io.BytesIO()
-    _pickler()(file, 5, buffer_callback=collect).dump(value)
-    return file.getvalue()
-
-
-def _collector(found: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
-    def collect(buffer: pickle.PickleBuffer) -> bool:
-        view = buffer.raw()
-        if view.nbytes < LARGE_BYTES:
-            return True
-        found.append(view)
-        return False
-
-    return collect
-
-
-def _by_value_modules() -> Any:
-    """Give the modules that the user asked cloudpickle to send by value."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    return None if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
-
-
-@cache
-def _pickler() -> Any:
-    """Give cloudpickle's pickler, taught where to find the functions of flows and tasks."""
-    try:
-        import cloudpickle
-    except ImportError as exc:
-        raise MissingDependencyError(
-            "Sending what a script, a notebook or a function body defines to another process "
-            "requires `cloudpickle`; install it with: pip install cloudpickle",
-            name="cloudpickle",
-        ) from exc
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is FunctionType:
-                reference = function_reference(obj)
-                if reference is not None:
-                    return reference
-            return super().reducer_override(obj)
-
-    return Pickler
-
-
-def _try_out(value: object) -> None:
-    """Pickle a value, only to see whether that works."""
-    if not _by_value_modules():
-        try:
-            pickle.Pickler(_Sink(), 5, buffer_callback=_drop).dump(value)
-            return
-        except BaseException as exc:
-            refusal(exc)
-    _pickler()(_Sink(), 5, buffer_callback=_drop).dump(value)
-
-
-def _drop(buffer: pickle.PickleBuffer) -> bool:
-    return False
 
 
 def _refused_argument(
@@ -370,10 +233,10 @@ def _refused_argument(
 ) -> SerializationError:
     for name, value in zip(names, values, strict=False):
         try:
-            _try_out(value)
+            try_out(value)
         except BaseException as exc:
-            return unpicklable(f"argument {name!r}", value, refusal(exc), _try_out)
-    return unpicklable("the arguments", values, reason, _try_out)
+            return unpicklable(f"argument {name!r}", value, refusal(exc), try_out)
+    return unpicklable("the arguments", values, reason, try_out)
 
 
 def _has_long(values: tuple[Any, ...]) -> bool:
@@ -403,7 +266,7 @@ def _pack_apart(
         large.update((part.digest, part) for part in piece.large)
         layout.append((places, piece.kind, piece.data, tuple(p.digest for p in piece.large)))
     try:
-        packed = _dumps(tuple(rest))
+        packed = dumps(tuple(rest))
     except BaseException as exc:
         refusal(exc)
         raise _refused_argument(values, names, exc) from exc
@@ -421,7 +284,7 @@ def _piece(value: Any, names: Sequence[str], position: int, memo: dict[int, Any]
             raise
         except BaseException as exc:
             label = f"argument {names[position]!r}"
-            raise unpicklable(label, value, refusal(exc), _try_out) from exc
+            raise unpicklable(label, value, refusal(exc), try_out) from exc
         if piece is None:
             return None
         known = value, piece  # with the value, so that no other gets its id
@@ -442,7 +305,7 @@ def _new_piece(value: Any) -> Piece | None:
     if kind in SCALARS:
         return None
     found: list[Any] = []
-    data = _dumps(value, found)
+    data = dumps(value, found)
     if len(data) >= LARGE_BYTES:
         return Piece("pickle", None, tuple(map(_large, [data, *found])))
     return Piece("pickle", data, tuple(map(_large, found))) if found else None

@@ -25,6 +25,7 @@ class RemoteTaskRunner(BaseTaskRunner):
     """
 
     suspends = True
+    runs_elsewhere = True
     foresees = True
 
     _dispatcher: Dispatcher | None = None

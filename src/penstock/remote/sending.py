@@ -10,7 +10,7 @@ from penstock.remote.cargo import Cargo
 from penstock.remote.codes import Code, Codes
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.messages import Sent
-from penstock.remote.parcels import LARGE_BYTES
+from penstock.remote.pickling import LARGE_BYTES
 
 
 def message_of(

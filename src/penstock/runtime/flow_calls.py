@@ -10,6 +10,7 @@ from penstock.runs import TaskRun
 from penstock.runtime.context import current_run
 from penstock.runtime.direct import run_blocking, told
 from penstock.runtime.flow_runs import FlowExecution
+from penstock.runtime.unpacking import refuse_while_unpacking
 from penstock.states import State
 from penstock.task_runners.slots import slot_left
 
@@ -22,6 +23,7 @@ def call_flow(
     wait_for: Any,
 ) -> Any:
     """Run a flow; give its result or state, or a coroutine for an async flow."""
+    refuse_while_unpacking(flow.name)
     # Arguments that do not fit are refused by the call, also where that gives a coroutine.
     values = flow.signature.values(args, kwargs)
     if not flow.is_async:

@@ -61,7 +61,7 @@ def block_until(bell: SimpleQueue[T], runs: Sequence[TaskRun], timeout: float | 
 def _run_inline(run: TaskRun) -> None:
     """Run a placed call that no worker has taken yet in this thread, if there is one."""
     call, slot = run.live.call_of(run), current_slot.get()
-    if call is None or call.is_async or slot is None:
+    if call is None or call.is_async or slot is None or call.runner.runs_elsewhere:
         return
     lent = slot.lend()
     if lent is None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from penstock.task_runners.concurrent import ConcurrentTaskRunner
     from penstock.task_runners.dask.clients import get_async_dask_client, get_dask_client
     from penstock.task_runners.dask.runner import DaskTaskRunner
+    from penstock.task_runners.processes.runner import ProcessPoolTaskRunner
     from penstock.task_runners.ray.options import remote_options
     from penstock.task_runners.ray.runner import RayTaskRunner
     from penstock.task_runners.sequential import SequentialTaskRunner
@@ -18,6 +19,7 @@ _MODULES = {
     "BaseTaskRunner": "base",
     "ConcurrentTaskRunner": "concurrent",
     "DaskTaskRunner": "dask.runner",
+    "ProcessPoolTaskRunner": "processes.runner",
     "RayTaskRunner": "ray.runner",
     "SequentialTaskRunner": "sequential",
     "TaskConcurrencyType": "base",
@@ -30,6 +32,7 @@ __all__ = [
     "BaseTaskRunner",
     "ConcurrentTaskRunner",
     "DaskTaskRunner",
+    "ProcessPoolTaskRunner",
     "RayTaskRunner",
     "SequentialTaskRunner",
     "TaskConcurrencyType",

@@ -124,6 +124,10 @@ class BaseTaskRunner(abc.ABC):
     runs_in_caller: bool = False
     """Whether `place` executes a synchronous call before it returns, in the calling thread."""
 
+    runs_elsewhere: bool = False
+    """Whether calls are executed outside this process. What waits for one then never executes it
+    itself instead, in its own thread."""
+
     foresees: bool = False
     """Whether the runner wants to know of calls that still wait for their upstreams."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -27,22 +27,18 @@ LOCAL = {"num_cpus": CPUS, "object_store_memory": STORE_BYTES}
 
 @contextmanager
 def initialised(*, open_: Callable[[], Any], close: Callable[[], Any]) -> Iterator[None]:
-    """Have Ray initialised in this process, by somebody else than Penstock.
-
-    Args:
-        open_, close: called in one thread that lasts as long: what an instance consists of ends
-            with the thread that has started it.
-    """
-    environment = dict(os.environ)
-    with ThreadPoolExecutor(1, thread_name_prefix="ray-test-instance") as thread, lend_sockets():
+    """Have Ray initialised in this process, by somebody else than Penstock."""
+    # What an instance consists of ends with the thread that has started it: the main one lasts.
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    with lend_sockets():
         try:
             with _quiet():
-                thread.submit(open_).result(60)
-            try:
-                yield
-            finally:
-                thread.submit(close).result(60)
+                open_()
+            signal.signal(signal.SIGTERM, handler)
+            yield
         finally:
+            close()
+            signal.signal(signal.SIGTERM, handler)
             os.environ.clear()
             os.environ.update(environment)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ LOOPBACK = "127.0.0.1"
 _CLIENT = "ray://"
 _NEEDLESS = ("SIGTERM handler is not set", "Token authentication is enabled")
 _SHUTDOWN_SECONDS = 20.0
+_CONNECT_SECONDS = 5.0
 _lock = threading.Lock()
 _ours: _OurRay | None = None
 
@@ -113,6 +115,7 @@ def _initialise(settings: RayTaskRunner, logger: logging.Logger) -> None:
         kwargs = _local_kwargs(settings.init_kwargs)
     else:
         logger.info("Connecting to an existing Ray instance at %s", address)
+        _check_answer(address)
         kwargs = {"logging_level": logging.WARNING, **settings.init_kwargs, "address": address}
         if address.startswith(_CLIENT):
             del kwargs["logging_level"]
@@ -180,13 +183,24 @@ def _refused(address: str | None, exc: Exception) -> EngineError:
     said = describe_exception(exc)
     if address is None:
         return EngineError(f"The local Ray instance could not be started: {said}.")
-    if isinstance(exc, ConnectionError | TimeoutError):
+    if isinstance(exc, OSError):
         return EngineUnreachable(
             f"No Ray cluster answers at {address!r}: {said}. See that it runs, and that the "
             "address can be reached from here. One that was started with token authentication "
             "answers only where RAY_AUTH_MODE=token is set."
         )
     return EngineError(f"Connecting to the Ray cluster at {address!r} failed: {said}.")
+
+
+def _check_answer(address: str) -> None:
+    """Find out in seconds that nobody listens at an address; Ray itself takes a minute."""
+    host, _, port = address.removeprefix(_CLIENT).partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as exc:
+        raise _refused(address, exc) from exc
 
 
 def _check_same(settings: RayTaskRunner) -> None:

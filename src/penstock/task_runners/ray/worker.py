@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -51,6 +52,7 @@ class RayPort(Port):
     """A worker process, as the code that runs on it for one driver uses it. Thread-safe."""
 
     lost: tuple[type[BaseException], ...] = (ValueLost, ray.exceptions.ObjectLostError)
+    gives_up_after = 0.5
     patience = 1.0
 
     def __init__(self, reply_to: str, relay: Any) -> None:
@@ -84,7 +86,7 @@ class RayPort(Port):
     def _join(self) -> list[str] | None:
         """Give the bundles that must not begin here; None: the driver has left."""
         try:
-            return ray.get(self._call("join", self.worker))  # type: ignore[no-any-return]
+            return _get_aside(self._call("join", self.worker))  # type: ignore[no-any-return]
         except RayActorError:
             return None
 
@@ -97,7 +99,7 @@ class RayPort(Port):
         self._send(data, may_be_last=True)
 
     def confirm(self, reply_to: Any, data: bytes) -> None:
-        ray.get(self._send(data, may_be_last=False))
+        _get_aside(self._send(data, may_be_last=False))
 
     def _send(self, data: bytes, may_be_last: bool) -> Any:
         with self._lock:
@@ -310,6 +312,12 @@ def run(
         ticker.remove(port)
         last = port.ends()
     return last
+
+
+def _get_aside(ref: Any) -> Any:
+    """Wait for something that is soon there, without giving the processor to others."""
+    with ThreadPoolExecutor(1, thread_name_prefix="penstock-get") as thread:
+        return thread.submit(ray.get, ref).result()
 
 
 def relay_here() -> Any:

@@ -77,8 +77,8 @@ def lend_loop(loop: AbstractEventLoop) -> Iterator[None]:
 def lend_sockets() -> Iterator[None]:
     """Have every socket, pipe and event descriptor count as part of the surroundings.
 
-    For Ray, of which nobody can tell which ones are its own; files, threads and processes count
-    as ever.
+    For Ray, of which nobody can tell which ones are its own, and which keeps its log files open
+    after its shutdown. Other files, threads and processes count as ever.
     """
     _lent_sockets.append(None)
     try:
@@ -153,6 +153,10 @@ def _command(pid: int) -> str:
         return "ended"
 
 
+def _is_of_ray(target: str) -> bool:
+    return target.startswith(_SOCKETS) or "/session_" in target
+
+
 def _descriptors() -> frozenset[tuple[int, str]]:
     found = set()
     lent = {fd for loop in _lent_loops for fd in list(loop._selector.get_map() or ())}
@@ -164,7 +168,7 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
-        is_lent = int(fd) in lent or (_lent_sockets and target.startswith(_SOCKETS))
+        is_lent = int(fd) in lent or (_lent_sockets and _is_of_ray(target))
         if target not in LASTING_FILES and not is_lent:
             found.add((int(fd), target))
     return frozenset(found)

@@ -47,6 +47,8 @@ def instance() -> Iterator[None]:
 def is_lost(ref: Any) -> bool:
     try:
         ray.get(ref, timeout=1)
+    except ray.exceptions.GetTimeoutError:
+        return False
     except ray.exceptions.ObjectLostError:
         return True
     return False
@@ -238,6 +240,9 @@ class TestOneInstance:
             for future in others:
                 assert future.cancel()
             states = [future.wait(20) for future in others]
+            live: Any = futures[first].task_run.live
+            engine = live.runners.running(None).runner.engine
+            wait_until(lambda: len(engine._sent) == 1)
             gate.open()
             assert futures[first].result() == first
             return {"types": [state and state.type for state in states]}

@@ -149,7 +149,8 @@ class RayEngine(Engine):
         assert self._dispatcher is not None
         depth = 0
         for cargo in bundle.cargo.values():
-            parent = self._dispatcher.open.get(cargo.run.parent_key or b"")
+            # A value that is made again has a stand-in there, which has no parent.
+            parent = self._dispatcher.open.get(getattr(cargo.run, "parent_key", None) or b"")
             if parent is not None and parent.bundle is not None:
                 depth = max(depth, 1 + self._depths.get(parent.bundle.id, 0))
         return min(depth, _MOST_FUNCTIONS)

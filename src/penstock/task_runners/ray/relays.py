@@ -34,9 +34,12 @@ def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
         for relay in (_known.get(session), relay_here()):
             if relay is not None and _answers(relay, driver):
                 return relay
+        # One of an earlier Ray may have the same id: dropped later, it would take the new one
+        # along.
+        _known.clear()
+        relay = None
         relay = _start(nodes)
         relay.open.remote(driver)
-        _known.clear()
         if session:
             _known[session] = relay
         return relay
@@ -48,11 +51,6 @@ def close_relay(relay: Any, driver: str) -> None:
     if not _session():
         with suppress(Exception):
             ray.kill(relay)
-
-
-def forget_relay() -> None:
-    """Forget the relay of this process: its Ray is shut down."""
-    _known.clear()
 
 
 def _start(nodes: list[dict[str, Any]]) -> Any:

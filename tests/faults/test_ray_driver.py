@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ from pathlib import Path
 from penstock import flow, task
 from penstock.task_runners import RayTaskRunner
 
+BEGUN = sys.argv[1]
+
 @task
 def hold() -> None:
-    print("holds", flush=True)
-    Path(sys.argv[1]).write_text("begun")
+    Path(BEGUN).write_text("begun")
     time.sleep(60)
 
 @flow(task_runner=RayTaskRunner({arguments}))
@@ -64,6 +66,11 @@ class Driver:
             return
         raise AssertionError(self.log.read_text())
 
+    def stop(self) -> None:
+        """End the script, whatever has become of it."""
+        self.process.kill()
+        self.process.wait(10)
+
     def left_behind(self) -> list[str]:
         """Give the processes that belong to its session still."""
         found = []
@@ -78,6 +85,17 @@ class Driver:
         return found
 
 
+@contextmanager
+def driver_of(folder: Path, arguments: str) -> Iterator[Driver]:
+    """Give a driver that has begun its task; end it after the block."""
+    driver = Driver(folder, arguments)
+    try:
+        driver.wait_until_it_runs()
+        yield driver
+    finally:
+        driver.stop()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def lent_sockets() -> Iterator[None]:
     with lend_sockets():
@@ -85,25 +103,24 @@ def lent_sockets() -> Iterator[None]:
 
 
 def test_a9_ctrl_c_ends_the_flow_run_and_its_local_ray(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, LOCAL)
-    driver.wait_until_it_runs()
-    driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(30) == 130, driver.log.read_text()
-    wait_until(lambda: not driver.left_behind())
+    with driver_of(tmp_path, LOCAL) as driver:
+        driver.process.send_signal(signal.SIGINT)
+        assert driver.process.wait(30) == 130, driver.log.read_text()
+        wait_until(lambda: not driver.left_behind())
 
 
 def test_a1_a_killed_driver_takes_its_local_ray_along(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, LOCAL)
-    driver.wait_until_it_runs()
-    driver.process.kill()
-    driver.process.wait(10)
-    wait_until(lambda: not driver.left_behind())
+    with driver_of(tmp_path, LOCAL) as driver:
+        driver.process.kill()
+        driver.process.wait(10)
+        wait_until(lambda: not driver.left_behind())
 
 
 def test_d4_a_killed_head_ends_the_flow_run(tmp_path: Path) -> None:
-    with external_ray(cpus=1) as cluster:
-        driver = Driver(tmp_path, f"address={cluster.address!r}")
-        driver.wait_until_it_runs()
+    with (
+        external_ray(cpus=1) as cluster,
+        driver_of(tmp_path, f"address={cluster.address!r}") as driver,
+    ):
         os.kill(cluster.pid_of("gcs_server"), signal.SIGKILL)
         assert driver.process.wait(30) == 1
     said = driver.log.read_text()

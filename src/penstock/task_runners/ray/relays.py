@@ -21,6 +21,9 @@ _HEAD = "node:__internal_head__"
 _ANSWER_SECONDS = 2.0
 _lock = threading.Lock()
 _known: dict[str, Any] = {}
+# Relays end by themselves. A handle that was dropped once Ray has been initialised anew would take
+# an actor along that has the same id there.
+_all: list[Any] = []
 
 
 def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
@@ -34,11 +37,9 @@ def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
         for relay in (_known.get(session), relay_here()):
             if relay is not None and _answers(relay, driver):
                 return relay
-        # One of an earlier Ray may have the same id: dropped later, it would take the new one
-        # along.
-        _known.clear()
-        relay = None
         relay = _start(nodes)
+        _all.append(relay)
+        _known.clear()
         relay.open.remote(driver)
         if session:
             _known[session] = relay

@@ -4,8 +4,8 @@
     driver ──tell────► relay ◄──listen── worker    words
 
 Whoever wants to hear asks, and is answered once there is something: nobody has to be reachable.
-The relay needs no processor of Ray's, and dies with the job of its first driver, or when nobody
-has used it for some seconds: starting a process for each flow run would take longer than many.
+The relay needs no processor of Ray's. It ends when nobody has used it for some seconds: starting
+a process for each flow run would take longer than many of them.
 
 A word about a bundle goes to the worker that has it. Nobody may know of one: then every worker is
 asked to say that it has not begun it, and never will. Ray's own cancellation is of no use for
@@ -15,6 +15,7 @@ that: where it meets the end of a task, it ends the process that asked for it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from time import monotonic
 from typing import Any
@@ -27,6 +28,7 @@ KILL, REVOKE = b"kill ", b"revoke "
 POLL_SECONDS = 5.0
 LINGER_SECONDS = 10.0
 _SILENT_SECONDS = 8.0
+_DEAD_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
 _MOST_HELD = 10_000
 _ANSWER_SECONDS = 30.0
@@ -38,10 +40,25 @@ class Relay:
     def __init__(self) -> None:
         self._channels: dict[str, Channel] = {}
         self._used_at = monotonic()
+        self._watch: asyncio.Task[None] | None = None
 
     async def open(self, driver: str) -> None:
         """Take in a driver."""
         self._channels[driver] = Channel()
+        self._used_at = monotonic()
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._await_silence())
+
+    async def _await_silence(self) -> None:
+        """End the process once no driver has asked for anything for a minute: all have died."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            oldest = monotonic() - _DEAD_SECONDS
+            for driver, channel in list(self._channels.items()):
+                if channel.asked_at < oldest:
+                    self._channels.pop(driver).close()
+            if not self._channels and self._used_at < oldest:
+                os._exit(0)
 
     async def close(self, driver: str) -> None:
         """Let a driver go; end the actor if nobody needs it for some seconds."""
@@ -66,6 +83,8 @@ class Channel:
 
     def __init__(self) -> None:
         self._is_closed = False
+        # When the driver has asked for news last.
+        self.asked_at = monotonic()
         self._news: list[tuple[Any, ...]] = []
         self._is_news = asyncio.Event()
         self._words: dict[str, list[bytes]] = {}
@@ -95,6 +114,7 @@ class Channel:
 
     async def take(self) -> list[tuple[Any, ...]]:
         """Give what is new, waiting for something; nothing when that takes long."""
+        self.asked_at = monotonic()
         await _wait(self._is_news)
         news, self._news = self._news, []
         return news

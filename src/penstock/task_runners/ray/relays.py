@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
@@ -21,9 +22,6 @@ _HEAD = "node:__internal_head__"
 _ANSWER_SECONDS = 2.0
 _lock = threading.Lock()
 _known: dict[str, Any] = {}
-# Relays end by themselves. A handle that was dropped once Ray has been initialised anew would take
-# an actor along that has the same id there.
-_all: list[Any] = []
 
 
 def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
@@ -38,7 +36,6 @@ def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
             if relay is not None and _answers(relay, driver):
                 return relay
         relay = _start(nodes)
-        _all.append(relay)
         _known.clear()
         relay.open.remote(driver)
         if session:
@@ -59,6 +56,10 @@ def _start(nodes: list[dict[str, Any]]) -> Any:
     heads = [node["NodeID"] for node in nodes if _HEAD in node["Resources"]]
     where: Any = NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
     options: dict[str, Any] = {
+        # Not counted by Ray: a reference that is left of an earlier Ray in this process, where an
+        # actor had the same id, would take this one along. It ends by itself.
+        "name": f"penstock-relay-{uuid4().hex}",
+        "lifetime": "detached",
         "num_cpus": 0,
         "max_restarts": 0,
         "max_concurrency": 1_000_000,

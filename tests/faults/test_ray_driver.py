@@ -105,7 +105,8 @@ def lent_sockets() -> Iterator[None]:
 def test_a9_ctrl_c_ends_the_flow_run_and_its_local_ray(tmp_path: Path) -> None:
     with driver_of(tmp_path, LOCAL) as driver:
         driver.process.send_signal(signal.SIGINT)
-        assert driver.process.wait(30) == 130, driver.log.read_text()
+        # 130 for a shell: Python ends by the signal itself.
+        assert driver.process.wait(30) in (130, -signal.SIGINT), driver.log.read_text()
         wait_until(lambda: not driver.left_behind())
 
 

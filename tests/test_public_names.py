@@ -34,6 +34,7 @@ PUBLIC = {
         "BaseTaskRunner",
         "ConcurrentTaskRunner",
         "DaskTaskRunner",
+        "ProcessPoolTaskRunner",
         "RayTaskRunner",
         "SequentialTaskRunner",
         "TaskConcurrencyType",

@@ -119,7 +119,7 @@ class TestOneInstance:
             problem = futures[3].exception()
             assert isinstance(problem, CrashedRun)
             assert "died while it had the task run" in str(problem)
-            return {"types": [state.type for state in states]}
+            return {"types": [state and state.type for state in states]}
 
         types = example()["types"]
         assert types.pop(3) is StateType.CRASHED
@@ -297,7 +297,8 @@ class TestOneInstance:
     def test_remote_options_reach_ray_and_merge(self) -> None:
         @task
         def assigned() -> Any:
-            return ray.get_runtime_context().get_assigned_resources()
+            context: Any = ray.get_runtime_context()
+            return context.get_assigned_resources()
 
         @flow(task_runner=RayTaskRunner())
         def example() -> Any:

@@ -68,7 +68,11 @@ def two_nodes(cpus: int = 2) -> Iterator[Cluster]:
     made: list[Cluster] = []
 
     def open_cluster() -> None:
-        node = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "node_ip_address": LOOPBACK}
+        node: dict[str, Any] = {
+            "num_cpus": cpus,
+            "object_store_memory": STORE_BYTES,
+            "node_ip_address": LOOPBACK,
+        }
         cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
         made.append(cluster)
         cluster.add_node(**node)
@@ -76,7 +80,7 @@ def two_nodes(cpus: int = 2) -> Iterator[Cluster]:
 
     def close_cluster() -> None:
         ray.shutdown()
-        made[0].shutdown()
+        made[0].shutdown()  # type: ignore[no-untyped-call]
 
     with initialised(open_=open_cluster, close=close_cluster):
         yield made[0]

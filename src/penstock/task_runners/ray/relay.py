@@ -70,7 +70,7 @@ class Relay:
         if not self._channels and monotonic() - self._used_at >= LINGER_SECONDS:
             import ray
 
-            ray.actor.exit_actor()
+            ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def call(self, driver: str, name: str, *arguments: Any) -> Any:
         """Call a method of a driver's channel; None, at once, for one that has left."""

@@ -24,7 +24,7 @@ demo: $(VENV)/.run
 	@echo "The run is recorded. Look at it: $(BIN)/penstock show"
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python tests/loopback_only.py $(BIN)/python -m pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
-	@$(BIN)/python -m bench
+	@$(BIN)/python tests/loopback_only.py $(BIN)/python -m bench
 
 docs: $(VENV)/.test
 	@$(BIN)/python -m pytest -q tests/test_docs.py

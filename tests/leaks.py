@@ -47,7 +47,11 @@ LASTING_FILES = ("/dev/urandom", "/dev/random")
 
 DESCRIPTORS = Path("/proc/self/fd")
 
+# What those are that a library in C++ opens and closes in its own threads.
+_SOCKETS = ("socket:", "anon_inode:", "pipe:")
+
 _lent_loops: list[Any] = []
+_lent_sockets: list[None] = []
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,20 @@ def lend_loop(loop: AbstractEventLoop) -> Iterator[None]:
         yield
     finally:
         _lent_loops.remove(loop)
+
+
+@contextmanager
+def lend_sockets() -> Iterator[None]:
+    """Have every socket, pipe and event descriptor count as part of the surroundings.
+
+    For Ray, of which nobody can tell which ones are its own, and which keeps its log files open
+    after its shutdown. Other files, threads and processes count as ever.
+    """
+    _lent_sockets.append(None)
+    try:
+        yield
+    finally:
+        _lent_sockets.pop()
 
 
 def take_snapshot() -> Snapshot:
@@ -135,6 +153,10 @@ def _command(pid: int) -> str:
         return "ended"
 
 
+def _is_of_ray(target: str) -> bool:
+    return target.startswith(_SOCKETS) or "/session_" in target
+
+
 def _descriptors() -> frozenset[tuple[int, str]]:
     found = set()
     lent = {fd for loop in _lent_loops for fd in list(loop._selector.get_map() or ())}
@@ -146,8 +168,9 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
+        is_lent = int(fd) in lent or (_lent_sockets and _is_of_ray(target))
         # What monitors read of processes is open for a moment, over and over.
-        if target not in LASTING_FILES and int(fd) not in lent and not _is_of_process(target):
+        if target not in LASTING_FILES and not is_lent and not _is_of_process(target):
             found.add((int(fd), target))
     return frozenset(found)
 

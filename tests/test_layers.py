@@ -50,6 +50,7 @@ ROWS = {
     # 6 engines outside this process
     "task_runners.dask": 6,
     "task_runners.processes": 6,
+    "task_runners.ray": 6,
     # 7 what users touch
     "flows": 7,
     "options": 7,
@@ -77,6 +78,7 @@ LIBRARY_FOLDERS = {
     "pytest": "testing/",
     "distributed": "task_runners/dask/",
     "dask": "task_runners/dask/",
+    "ray": "task_runners/ray/",
 }
 
 # Loaded by a bare `import penstock` on no account, beside every third-party package.

@@ -34,10 +34,13 @@ PUBLIC = {
         "BaseTaskRunner",
         "ConcurrentTaskRunner",
         "DaskTaskRunner",
+        "ProcessPoolTaskRunner",
+        "RayTaskRunner",
         "SequentialTaskRunner",
         "TaskConcurrencyType",
         "get_async_dask_client",
         "get_dask_client",
+        "remote_options",
     ],
     "penstock.states": [
         "Cancelled",

@@ -53,6 +53,12 @@ RUNNERS: dict[str, Choice] = {
         takes_address=True,
         requires="distributed",
     ),
+    "ray": Choice(
+        "ray.runner",
+        "RayTaskRunner",
+        workers=lambda number: {"init_kwargs": {"num_cpus": number}},
+        takes_address=True,
+    ),
 }
 
 

@@ -168,10 +168,10 @@ class FlowRunElsewhere:
         self.outbox.add(STARTED, run.key, attempt, at)
 
     def run_async(self, call: TaskCall) -> None:
-        """Run an async call to its end in this thread."""
+        """Run an async call to its end."""
         import asyncio
 
-        call.context.run(asyncio.run, call.arun())
+        self.outbox.port.run_aside(lambda: call.context.run(asyncio.run, call.arun()))
 
     def run_coroutine(self, function: Callable[[], Coroutine[Any, Any, State]]) -> State:
         """Await what a function gives, in this thread."""

@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 logger = logging.getLogger("penstock.remote")
@@ -25,11 +26,14 @@ class Port(Protocol):
     Attributes:
         worker: the name of the worker in the history.
         lost: what `fetch` raises for a value that is lost.
+        gives_up_after: seconds after which a run that is out of time is final, though its code
+            goes on in the main thread; None: it is final when its code has ended.
         patience: seconds for which the code of a task run that has been ended may go on before
             the driver is told that it is stuck.
     """
 
     worker: str
+    gives_up_after: float | None = None
     patience: float
     lost: tuple[type[BaseException], ...]
 
@@ -65,6 +69,10 @@ class Port(Protocol):
 
     def come_back(self) -> None:
         """Take a place again; blocks."""
+
+    def run_aside(self, function: Callable[[], object]) -> None:
+        """Call what may suspend for long; elsewhere where the engine needs this thread itself."""
+        function()
 
     def open_outbox(self, reply_to: Any) -> Outbox:
         """Give what collects the reports to a driver."""

@@ -305,6 +305,7 @@ class WorkerSlot:
         self._bundle = bundle
         self._port = port
         self._depth = 0
+        self.gives_up_after = port.gives_up_after
 
     def leave(self) -> None:
         # What waits behind it in the bundle may be what it waits for.

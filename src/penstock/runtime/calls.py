@@ -285,12 +285,21 @@ class TaskCall:
             return
         interruption.fire()
         if not interruption.is_main:
-            # A thread may not notice for long: the run is final now. Not on the clock's thread,
-            # where hooks of the user's would hold up every other delay.
-            state = timed_out_state(self.task_run, self.task.timeout_seconds)
-            threading.Thread(
-                target=self._end_early, args=(token, state), name="penstock-timeout", daemon=True
-            ).start()
+            # A thread may not notice for long: the run is final now.
+            self._give_up(token)
+        elif (patience := getattr(self.slot, "gives_up_after", None)) is not None:
+            # Code that goes on regardless is ended from outside, once its run is final.
+            clock.call_later(patience, partial(self._give_up, token))
+
+    def _give_up(self, token: list[None]) -> None:
+        """End an attempt whose time is over, if it has not ended."""
+        if not token:
+            return
+        # Not on the clock's thread, where hooks of the user's would hold up every other delay.
+        state = timed_out_state(self.task_run, self.task.timeout_seconds)
+        threading.Thread(
+            target=self._end_early, args=(token, state), name="penstock-timeout", daemon=True
+        ).start()
 
     def _end_early(self, token: list[None], state: State) -> None:
         """End an attempt whose code may go on for a while."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic, sleep, time_ns
 from typing import Any
 
@@ -34,6 +34,7 @@ from penstock.ids import new_flow_run_key
 from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import collected
+from penstock.runtime.blocking import take
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.errors import describe
@@ -371,12 +372,7 @@ class FlowExecution:
         bell: SimpleQueue[None] = SimpleQueue()
         self.live.when_idle(lambda: bell.put(None))
         with slot_left():
-            while True:
-                try:
-                    # In slices: only the main thread can be interrupted inside one.
-                    return bell.get(timeout=0.5)
-                except Empty:
-                    continue
+            take(bell)
 
     async def _aleave(self) -> None:
         signal = await_signal()
@@ -410,17 +406,15 @@ class FlowExecution:
     def _broken_off(self, exc: BaseException, is_out_of_time: bool) -> State:
         state = self._state_of_end(exc, is_out_of_time)
         deadline, pause = monotonic() + self._stop_tasks(state, exc), 1.0
-        bell: SimpleQueue[None] = SimpleQueue()
-        self.live.when_idle(lambda: bell.put(None))
+        bell: SimpleQueue[bool] = SimpleQueue()
+        self.live.when_idle(lambda: bell.put(True))
         try:
             with slot_left():
                 while monotonic() < deadline:
-                    try:
-                        bell.get(timeout=min(pause, max(0.0, deadline - monotonic())))
+                    if take(bell, min(pause, max(0.0, deadline - monotonic()))):
                         return state
-                    except Empty:
-                        self._say_what_is_waited_for()
-                        pause = min(2 * pause, _LONGEST_SILENCE_SECONDS)
+                    self._say_what_is_waited_for()
+                    pause = min(2 * pause, _LONGEST_SILENCE_SECONDS)
         except (KeyboardInterrupt, TerminationSignal) as interrupt:
             if state.type is not StateType.CRASHED:
                 # The first one: it ends a flow run that was only being left.

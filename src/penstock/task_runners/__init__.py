@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from penstock.task_runners.dask.clients import get_async_dask_client, get_dask_client
     from penstock.task_runners.dask.runner import DaskTaskRunner
     from penstock.task_runners.processes.runner import ProcessPoolTaskRunner
+    from penstock.task_runners.ray.options import remote_options
+    from penstock.task_runners.ray.runner import RayTaskRunner
     from penstock.task_runners.sequential import SequentialTaskRunner
 
 _MODULES = {
@@ -18,10 +20,12 @@ _MODULES = {
     "ConcurrentTaskRunner": "concurrent",
     "DaskTaskRunner": "dask.runner",
     "ProcessPoolTaskRunner": "processes.runner",
+    "RayTaskRunner": "ray.runner",
     "SequentialTaskRunner": "sequential",
     "TaskConcurrencyType": "base",
     "get_async_dask_client": "dask.clients",
     "get_dask_client": "dask.clients",
+    "remote_options": "ray.options",
 }
 
 __all__ = [
@@ -29,10 +33,12 @@ __all__ = [
     "ConcurrentTaskRunner",
     "DaskTaskRunner",
     "ProcessPoolTaskRunner",
+    "RayTaskRunner",
     "SequentialTaskRunner",
     "TaskConcurrencyType",
     "get_async_dask_client",
     "get_dask_client",
+    "remote_options",
 ]
 
 

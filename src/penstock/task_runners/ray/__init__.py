@@ -1,0 +1,1 @@
+"""The Ray task runner. Nothing here is loaded before it is used."""

@@ -1,0 +1,95 @@
+"""Have a Ray in this process that lasts as long as the tests that share it.
+
+A process has one Ray at a time. What lives in the process for it, threads and sockets, comes and
+goes as Ray likes: it is lent to the tests as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from penstock.task_runners import RayTaskRunner
+from penstock.task_runners.ray.connection import LOOPBACK, _local_kwargs, _quiet
+from tests.leaks import lend_sockets
+
+CPUS = 4
+STORE_BYTES = 200_000_000
+LOCAL = {"num_cpus": CPUS, "object_store_memory": STORE_BYTES}
+
+
+@contextmanager
+def initialised(*, open_: Callable[[], Any], close: Callable[[], Any]) -> Iterator[None]:
+    """Have Ray initialised in this process, by somebody else than Penstock."""
+    # What an instance consists of ends with the thread that has started it: the main one lasts.
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    with lend_sockets():
+        try:
+            with _quiet():
+                open_()
+            signal.signal(signal.SIGTERM, handler)
+            yield
+        finally:
+            close()
+            signal.signal(signal.SIGTERM, handler)
+            os.environ.clear()
+            os.environ.update(environment)
+
+
+@contextmanager
+def local_ray(**kwargs: Any) -> Iterator[None]:
+    """Have a local instance initialised."""
+    kwargs = _local_kwargs({"namespace": "penstock", **LOCAL, **kwargs})
+    with initialised(open_=lambda: ray.init(**kwargs), close=ray.shutdown):
+        yield
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be connected to a cluster that runs."""
+
+    def connect() -> None:
+        ray.init(address=address, namespace="penstock", logging_level=logging.WARNING)
+
+    with initialised(open_=connect, close=ray.shutdown):
+        yield
+
+
+@contextmanager
+def two_nodes(cpus: int = 2) -> Iterator[Cluster]:
+    """Have a cluster of two nodes, and be connected to it."""
+    made: list[Cluster] = []
+
+    def open_cluster() -> None:
+        node: dict[str, Any] = {
+            "num_cpus": cpus,
+            "object_store_memory": STORE_BYTES,
+            "node_ip_address": LOOPBACK,
+        }
+        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        made.append(cluster)
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, namespace="penstock", logging_level=logging.WARNING)
+
+    def close_cluster() -> None:
+        ray.shutdown()
+        made[0].shutdown()  # type: ignore[no-untyped-call]
+
+    with initialised(open_=open_cluster, close=close_cluster):
+        yield made[0]
+
+
+class NarrowRayTaskRunner(RayTaskRunner):
+    """A runner whose task runs each take all processors of the instance, so that one runs."""
+
+    async def _open(self, exit_stack: AsyncExitStack) -> Any:
+        engine = await super()._open(exit_stack)
+        engine.defaults["num_cpus"] = CPUS
+        return engine

@@ -58,6 +58,7 @@ RUNNERS: dict[str, Choice] = {
         "RayTaskRunner",
         workers=lambda number: {"init_kwargs": {"num_cpus": number}},
         takes_address=True,
+        requires="ray",
     ),
 }
 

@@ -76,7 +76,10 @@ def test_distributed_is_missing(file: str) -> None:
     [
         (["--runner", "dask:"], "There is no address in 'dask:'."),
         (["--runner", NOBODY, "--workers", "2"], "--workers cannot change what runs already"),
-        (["--runner", "slurm"], "The runners are: sequential, concurrent, process, dask, ray, dask:ADDRESS, ray:ADDRESS"),
+        (
+            ["--runner", "slurm"],
+            "The runners are: sequential, concurrent, process, dask, ray, dask:ADDRESS, ray:ADDRESS",
+        ),
     ],
 )
 def test_usage(file: str, options: list[str], said: str) -> None:

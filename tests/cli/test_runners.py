@@ -78,7 +78,7 @@ def test_distributed_is_missing(file: str) -> None:
         (["--runner", NOBODY, "--workers", "2"], "--workers cannot change what runs already"),
         (
             ["--runner", "slurm"],
-            "The runners are: sequential, concurrent, process, dask, ray, dask:ADDRESS, ray:ADDRESS",
+            "runners are: sequential, concurrent, process, dask, ray, dask:ADDRESS",
         ),
     ],
 )

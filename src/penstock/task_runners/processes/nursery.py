@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import select
 import signal
@@ -35,12 +36,15 @@ An exit code below zero is the number of the signal that killed it, negated."""
 _DIE_WITH_PARENT = 1
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, preloaded: list[str]) -> None:
     """Serve the driver until it is gone; this is the program of the process.
 
     Args:
         descriptor: the socket to the driver.
+        preloaded: names of modules to load first.
     """
+    for name in preloaded:
+        importlib.import_module(name)
     for stream in (sys.stdout, sys.stderr):
         # What workers print is read line by line, as UTF-8.
         stream.reconfigure(  # type: ignore[union-attr]

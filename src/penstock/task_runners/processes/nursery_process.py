@@ -15,8 +15,10 @@ from penstock.task_runners.processes.output import Output
 News = tuple[int, int, int, int, int]
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
-    "from penstock.task_runners.processes.nursery import main; main({descriptor})"
+    "from penstock.task_runners.processes.nursery import main; main({descriptor}, {preloaded!r})"
 )
+preloaded: list[str] = []
+"""Modules that a new nursery loads, so that its workers need not; none may start a thread."""
 
 
 class NurseryProcess:
@@ -33,7 +35,7 @@ class NurseryProcess:
         self._news = b""
         self._lock = threading.Lock()
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
+        program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno(), preloaded=preloaded)
         self._process = subprocess.Popen(
             [sys.executable, *flags, "-c", program],
             pass_fds=[theirs.fileno()],

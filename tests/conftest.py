@@ -18,7 +18,7 @@ from tests.leaks import take_snapshot, wait_for_no_leaks
 _numbers = itertools.count()
 
 # Every new worker of a process pool would load it for itself, which takes most of its test's time.
-nursery_process.preloaded.append("pytest")
+nursery_process.preloaded.append("penstock.testing")
 
 # The same examples every time in CI; new ones in every run elsewhere.
 settings.register_profile("ci", derandomize=True)

@@ -17,8 +17,9 @@ _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
     "from penstock.task_runners.processes.nursery import main; main({descriptor}, {preloaded!r})"
 )
-preloaded: list[str] = []
-"""Modules that a new nursery loads, so that its workers need not; none may start a thread."""
+preloaded = ["asyncio", "penstock.flows", "penstock.tasks"]
+"""Modules that a new nursery loads, so that its workers need not: what modules with tasks import.
+None may start a thread."""
 
 
 class NurseryProcess:

@@ -12,7 +12,7 @@ in_pool = partial(probed, "bench.processes")
 
 PROCESS_ROWS = [
     Row(
-        "process-submit",
+        "pool-submit",
         "processes: submit loop + results, no-op",
         RAW,
         "µs",
@@ -20,7 +20,7 @@ PROCESS_ROWS = [
         partial(in_pool, "submit", 10_000),
     ),
     Row(
-        "process-map",
+        "pool-map",
         "processes: map + results, no-op",
         RAW,
         "µs",
@@ -28,7 +28,7 @@ PROCESS_ROWS = [
         partial(in_pool, "map", 10_000),
     ),
     Row(
-        "process-short",
+        "pool-short",
         "processes: tasks of 1 ms",
         "ideal",
         "ms",
@@ -36,7 +36,7 @@ PROCESS_ROWS = [
         partial(in_pool, "short", 2_000),
     ),
     Row(
-        "process-long",
+        "pool-long",
         "processes: tasks of 100 ms, over raw",
         "itself",
         "%",
@@ -44,7 +44,7 @@ PROCESS_ROWS = [
         partial(in_pool, "long", 200, most_rounds=3),
     ),
     Row(
-        "process-chain",
+        "pool-chain",
         "processes: link of a chain of 200",
         RAW,
         "ms",
@@ -52,7 +52,7 @@ PROCESS_ROWS = [
         partial(in_pool, "chain", 200, scaled=False),
     ),
     Row(
-        "process-array",
+        "pool-array",
         "processes: 1 GB from a task to four others",
         RAW,
         "s",
@@ -60,7 +60,7 @@ PROCESS_ROWS = [
         partial(in_pool, "array", 1_000, most_rounds=3),
     ),
     Row(
-        "process-start",
+        "pool-start",
         "processes: from start to end, one task",
         RAW,
         "s",
@@ -68,7 +68,7 @@ PROCESS_ROWS = [
         partial(in_pool, "start", 1, scaled=False),
     ),
     Row(
-        "process-census",
+        "pool-census",
         "processes: census of the standard library",
         "sequential",
         "s",

@@ -17,6 +17,9 @@ import sys
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
+_NEW_ROUTE, _REQUEST_ACK_CREATE = 24, 0x405
+_MAIN_TABLE, _DESTINATION, _OUTPUT, _PREFERRED_SOURCE = 254, 1, 4, 7
+_OUTSIDE = "8.8.8.8"
 _REQUEST = "16sH14x"
 
 
@@ -25,6 +28,7 @@ def main(command: list[str]) -> None:
     try:
         _leave_network()
         _start_loopback()
+        _route_outside_to_loopback()
     except OSError as exc:
         print(f"note: no network namespace to be had ({exc}); running without", file=sys.stderr)
     os.execvp(command[0], command)
@@ -60,6 +64,25 @@ def _start_loopback() -> None:
         request = struct.pack(_REQUEST, b"lo", 0)
         _, flags = struct.unpack(_REQUEST, fcntl.ioctl(control, _GET_FLAGS, request))
         fcntl.ioctl(control, _SET_FLAGS, struct.pack(_REQUEST, b"lo", flags | _UP))
+
+
+def _route_outside_to_loopback() -> None:
+    """Let one address of the outside lead to loopback, where nobody answers.
+
+    Dask and Ray look for the machine's own address by asking which one leads there; it has to be
+    127.0.0.1. Done by a message to the kernel, as `ip route add … dev lo src 127.0.0.1`.
+    """
+    route = struct.pack("BBBBBBBBI", socket.AF_INET, 32, 0, 0, _MAIN_TABLE, 4, 0, 1, 0)
+    route += struct.pack("HH4s", 8, _DESTINATION, socket.inet_aton(_OUTSIDE))
+    route += struct.pack("HHI", 8, _OUTPUT, socket.if_nametoindex("lo"))
+    route += struct.pack("HH4s", 8, _PREFERRED_SOURCE, socket.inet_aton("127.0.0.1"))
+    message = struct.pack("IHHII", 16 + len(route), _NEW_ROUTE, _REQUEST_ACK_CREATE, 1, 0) + route
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as control:
+        control.settimeout(5)
+        control.send(message)
+        (error,) = struct.unpack_from("i", control.recv(4096), 16)
+    if error:
+        raise OSError(-error, os.strerror(-error))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 def test_names_of_rows_are_unique_and_choose() -> None:
     assert len({row.name for row in ALL_ROWS}) == len(ALL_ROWS)
     assert len(chosen_rows(["dask"])) == len(dask.PROBES)
-    assert len(chosen_rows(["process"])) == len(processes.PROBES)
+    assert len(chosen_rows(["pool-"])) == len(processes.PROBES)
     assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
     with pytest.raises(SystemExit, match="No row fits"):
         chosen_rows(["nonsense"])

@@ -17,6 +17,7 @@ from penstock import flow, task
 from penstock.errors import InvalidOptionError, ResourceError
 from penstock.task_runners import ConcurrentTaskRunner, DaskTaskRunner
 from penstock.task_runners.dask import resources as resource_side
+from penstock.task_runners.dask import worker as worker_side
 from tests.task_runners.dask.driving import THREADS
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
@@ -142,6 +143,24 @@ def test_a_task_that_waits_for_its_children_lends_them_its_resources(
 
     assert {name for names in example() for name in names} == {"worker-0"}
     assert most_at_a_time(tmp_path) == 1
+
+
+def test_what_is_lent_is_seen_by_those_that_wait_for_it_already(pair: ExternalCluster) -> None:
+    child = place.with_options(resources={"gpu": 2})
+
+    @task(resources={"gpu": 2})
+    def parent() -> Any:
+        # It is lent only when the child has arrived on the worker, which has then nothing to do.
+        change = worker_side._change_available
+
+        def change_later(worker: Any, *what: Any) -> None:
+            worker_side._change_available = change
+            worker.loop.asyncio_loop.call_later(0.5, change, worker, *what)
+
+        worker_side._change_available = change_later
+        return child.submit().result()
+
+    assert flow(task_runner=on(pair))(lambda: parent.submit().result())() == "worker-0"
 
 
 # --- the option ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pickle
 import threading
 from contextlib import suppress
 from contextvars import Context
+from time import time
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -23,6 +24,7 @@ from distributed import (
     secede,
 )
 from distributed.worker import thread_state  # type: ignore[attr-defined]
+from distributed.worker_state_machine import UnpauseEvent
 
 from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
@@ -113,7 +115,7 @@ class DaskPort(Port):
 
     def _lend(self, key: str, sign: int) -> None:
         """Lend others the resources of a Dask task that waits; Dask only lends its thread."""
-        self._loop.call_soon_threadsafe(_change_available, self._worker.state, key, sign)
+        self._loop.call_soon_threadsafe(_change_available, self._worker, key, sign)
 
     def _take_word(self, data: bytes) -> None:
         with suppress(Exception):
@@ -214,12 +216,17 @@ class _Parts(dict[str, Any]):
         return part.value if isinstance(part, Whole) else part
 
 
-def _change_available(state: Any, key: str, sign: int) -> None:
+def _change_available(worker: Worker, key: str, sign: int) -> None:
+    state = worker.state
     task = state.tasks.get(key)
     wanted = {} if task is None else task.resource_restrictions or {}
     for name, amount in wanted.items():
         # Taken back while others have them, they are missing until those have ended.
         state.available_resources[name] += sign * amount
+    if wanted and sign > 0 and state.running:
+        # What waits for them may be there already. Dask has no event for it; this one does
+        # nothing to a worker that is not paused but have it look what can be started.
+        worker.handle_stimulus(UnpauseEvent(stimulus_id=f"penstock-lent-{time()}"))
 
 
 def run(reply_to: str, data: bytes, names: list[str], *parts: Any) -> None:

@@ -157,7 +157,7 @@ def test_what_is_lent_is_seen_by_those_that_wait_for_it_already(pair: ExternalCl
             worker_side._change_available = change
             worker.loop.asyncio_loop.call_later(0.5, change, worker, *what)
 
-        worker_side._change_available = change_later
+        worker_side._change_available = change_later  # type: ignore[assignment]
         return child.submit().result()
 
     assert flow(task_runner=on(pair))(lambda: parent.submit().result())() == "worker-0"

@@ -345,6 +345,27 @@ def test_workers_that_cannot_start_end_the_flow_run(
         state.result()
 
 
+def hang_at_the_start(begun: Ledger) -> None:
+    begun.add("begun")
+    signal.pause()
+
+
+def test_what_waits_for_a_hanging_initializer_can_be_cancelled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = Ledger(tmp_path / "begun")
+
+    @flow(task_runner=ProcessPoolTaskRunner(1, hang_at_the_start, initargs=[begun]))
+    def example() -> bool:
+        future = add_one.submit(1)
+        begun.wait_for("begun")
+        return future.cancel() and ended(future).is_cancelled()
+
+    assert example()
+    # The flow run ended as soon as the worker did, for nothing was on its way any more.
+    assert "could not be stopped" not in caplog.text
+
+
 def test_a_nursery_that_is_killed_costs_what_ran_one_attempt(tmp_path: Path) -> None:
     parents, gate = Ledger(tmp_path / "parents"), Gate(tmp_path / "gate")
 

@@ -252,6 +252,8 @@ class ProcessEngine(Engine):
             elif kind == READY:
                 member.is_ready = True
                 self._stillborn = 0
+                for order in member.orders:
+                    self._hand_over(member, order)
             elif kind == BROKEN:
                 self._heard().fail(
                     EngineLost(f"The initializer of the process pool raised {body.decode()}.")
@@ -406,11 +408,16 @@ class ProcessEngine(Engine):
                 return
             crew.waiting.popleft()
             crew.give(member, order)
-            limits = _time_limits(order.bundle)
-            if limits:
-                self._limits.expect(member.worker, limits)
-                self._supervisor.ring()
-            self._supervisor.tell(member.worker, BUNDLE, _load(order))
+            if member.is_ready:
+                self._hand_over(member, order)
+
+    def _hand_over(self, member: Member, order: Order) -> None:
+        """Send a bundle to a worker that is there: from now on only that knows what has begun."""
+        limits = _time_limits(order.bundle)
+        if limits:
+            self._limits.expect(member.worker, limits)
+            self._supervisor.ring()
+        self._supervisor.tell(member.worker, BUNDLE, _load(order))
 
 
 def _load(order: Order) -> bytes:

@@ -13,6 +13,7 @@ from penstock.remote.values import ArrivedState, Fetch, fetched
 from penstock.runs import TaskRun
 from penstock.runtime.context import current_tags
 from penstock.runtime.upstreams import run_of, state_of, value_of
+from penstock.shared_keys import share_keys
 from penstock.states import State
 
 HEAVY_BYTES = 4 * 2**20
@@ -197,6 +198,14 @@ class Cargo:
     def is_over(self) -> bool:
         """Whether the task run has ended meanwhile, by a cancellation or otherwise."""
         return self.run.is_over
+
+
+share_keys(
+    Cargo,
+    "call", "run", "options", "data", "large", "pace", "code", "waits_for", "bundle",
+    "was_started", "worker", "is_early", "is_suspect", "is_recalled", "parts", "shared",
+    "losses", "report", "is_prepared", "brought",
+)  # fmt: skip
 
 
 def _kept(state: State) -> Fetch | None:

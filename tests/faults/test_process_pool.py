@@ -20,6 +20,7 @@ import pytest
 from penstock import State, StateType, flow, task
 from penstock.errors import CrashedRun, SerializationError, StartedByImportError
 from penstock.task_runners import ProcessPoolTaskRunner
+from penstock.task_runners.processes import supervisor
 from penstock.task_runners.processes.supervisor import lasting
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.processes import run_script
@@ -345,6 +346,34 @@ def test_workers_that_cannot_start_end_the_flow_run(
         state.result()
 
 
+def arenas() -> set[Path]:
+    return set(Path("/dev/shm").glob(f"penstock-{os.getuid()}-*"))
+
+
+def test_a_pool_that_cannot_be_started_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def example() -> int:
+        return add_one.submit(1).result()
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(supervisor, "LINGER_SECONDS", 0.1)
+    example()  # what lasts for the process is open now
+    wait_until(lambda: lasting() is None)
+    wait_until(lambda: not any(t.name == "penstock-supervisor" for t in threading.enumerate()))
+    open_before, arenas_before = os.listdir("/proc/self/fd"), arenas()
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            example()
+    assert arenas() <= arenas_before
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+    assert example() == 2
+
+
 def hang_at_the_start(begun: Ledger) -> None:
     begun.add("begun")
     signal.pause()
@@ -497,6 +526,6 @@ def test_nothing_is_left_behind() -> None:
     before = folders()
     assert example() == 3_000_000
     assert folders() <= before
-    supervisor = lasting()
-    assert supervisor is not None
-    assert not supervisor._workers
+    last = lasting()
+    assert last is not None
+    assert not last._workers

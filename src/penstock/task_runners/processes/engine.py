@@ -16,7 +16,7 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from time import time_ns
 from typing import Any
@@ -93,9 +93,13 @@ class ProcessEngine(Engine):
         self._stillborn = 0
         self._is_closing = False
         self._initializer = initializer
-        self._arena = OwnArena()
-        self._supervisor = join(self)
         self._all_gone = threading.Event()
+        with ExitStack() as undone:
+            undone.callback(self.account.close)
+            self._arena = OwnArena()
+            undone.callback(self._arena.close)
+            self._supervisor = join(self)
+            undone.pop_all()
 
     def close(self) -> None:
         """End the workers, kindly if they let themselves be; blocks until they are gone."""

@@ -374,6 +374,40 @@ def test_a_pool_that_cannot_be_started_leaves_nothing_behind(
     assert example() == 2
 
 
+@pytest.mark.parametrize("there_are", [0, 1])
+def test_workers_that_cannot_be_added_are_done_without(
+    there_are: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, started = Ledger(tmp_path / "begun"), 0
+    start_worker = supervisor.Supervisor.start_worker
+
+    def start_few(*arguments: Any) -> Any:
+        nonlocal started
+        started += 1
+        if started > there_are:
+            raise OSError(24, "Too many open files")
+        return start_worker(*arguments)
+
+    monkeypatch.setattr(supervisor.Supervisor, "start_worker", start_few)
+
+    @task
+    def note(number: int) -> int:
+        begun.add(str(number))
+        return number
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2, bundle=False))
+    def example() -> list[StateType]:
+        return [ended(future).type for future in note.map(range(6))]
+
+    # None of them is said to have crashed and is executed all the same.
+    assert example() == [COMPLETED if there_are else CRASHED] * 6
+    assert sorted(begun.lines()) == list("012345") * there_are
+    assert "No worker process can be started: OSError: [Errno 24]" in caplog.text
+
+
 def hang_at_the_start(begun: Ledger) -> None:
     begun.add("begun")
     signal.pause()

@@ -143,11 +143,11 @@ class Crew:
 
     def has_room(self) -> bool:
         """Tell whether one more worker may be started."""
-        return self._present() < self.limit
+        return self.present() < self.limit
 
     def is_surplus(self, member: Member) -> bool:
         """Tell whether a worker is one too many: it stood in for one that had to wait."""
-        return member.is_free and self._present() > self.limit
+        return member.is_free and self.present() > self.limit
 
     def soon_free(self, order: Order) -> Member | None:
         """Give a worker to send a bundle to ahead of time, None when it had better wait."""
@@ -187,7 +187,8 @@ class Crew:
                 return order
         raise ValueError(f"{member.worker.name} does not have bundle {bundle_id!r}.")
 
-    def _present(self) -> int:
+    def present(self) -> int:
+        """Count the workers that have a place: neither away nor leaving."""
         return sum(not member.is_away and not member.is_leaving for member in self)
 
 

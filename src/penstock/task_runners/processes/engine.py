@@ -29,6 +29,7 @@ from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import CANCEL, ENDED, STARTED
 from penstock.runtime.attempts import timed_out_state
+from penstock.states import describe_exception
 from penstock.task_runners.accounts import Account, Grant
 from penstock.task_runners.admission import Waiting
 from penstock.task_runners.processes.arena import OwnArena
@@ -91,6 +92,7 @@ class ProcessEngine(Engine):
         # How many reports have arrived of each worker.
         self._reports: dict[WorkerProcess, int] = {}
         self._stillborn = 0
+        self._is_short_handed = False
         self._is_closing = False
         self._initializer = initializer
         self._all_gone = threading.Event()
@@ -405,8 +407,7 @@ class ProcessEngine(Engine):
             if member is None and order.gpus and not crew.has_room():
                 self._dismiss(crew.misfit())
             if member is None and crew.has_room():
-                worker = self._supervisor.start_worker(self, self._arena, self._initializer)
-                member = crew.add(worker)
+                member = self._new_member()
             member = member or crew.soon_free(order)
             if member is None:
                 return
@@ -414,6 +415,20 @@ class ProcessEngine(Engine):
             crew.give(member, order)
             if member.is_ready:
                 self._hand_over(member, order)
+
+    def _new_member(self) -> Member | None:
+        """Start a worker; None when there cannot be more, and those that there are must do."""
+        try:
+            worker = self._supervisor.start_worker(self, self._arena, self._initializer)
+        except OSError as exc:
+            text = f"No worker process can be started: {describe_exception(exc)}."
+            if not self._crew.present():
+                self._heard().fail(EngineLost(text))
+            elif not self._is_short_handed:
+                self._is_short_handed = True
+                logger.warning("%s The %d that there are go on.", text, len(self._crew))
+            return None
+        return self._crew.add(worker)
 
     def _hand_over(self, member: Member, order: Order) -> None:
         """Send a bundle to a worker that is there: from now on only that knows what has begun."""

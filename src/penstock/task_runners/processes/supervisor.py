@@ -110,14 +110,22 @@ class Supervisor:
 
         Args:
             initializer: packed, with its arguments; None: there is none.
+
+        Raises:
+            OSError: this process may not open any more files.
         """
         with self._lock:
             self._count += 1
             number = self._count
-        ours, theirs = pair()
-        ours.setblocking(False)
         path = os.path.join(arena.folders[0], f"box-{number}")
-        worker = WorkerProcess(number, pool, BlackBox(path), ours)
+        box = BlackBox(path)
+        try:
+            ours, theirs = pair()
+        except OSError:
+            box.close()
+            raise
+        ours.setblocking(False)
+        worker = WorkerProcess(number, pool, box, ours)
         self._workers[number] = worker
         setup = (
             worker.name, path, arena.folders, initializer, sys.path, sys.argv, os.getcwd(),

@@ -29,6 +29,7 @@ ROWS = {
     "annotations": 0,
     "runs": 0,
     "ids": 0,
+    "shared_keys": 0,
     "clock": 0,  # beside the vocabulary: nothing of ours below it
     "settings": 0,
     "version": 0,

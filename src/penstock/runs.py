@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from penstock.ids import to_uuid
+from penstock.shared_keys import share_keys
 from penstock.states import FINAL_TYPES, State, StateType
 
 
@@ -171,6 +172,15 @@ class TaskRun(Run):
 
     def __repr__(self) -> str:
         return f"<TaskRun {self.name!r} {self.state}>"
+
+
+share_keys(
+    TaskRun,
+    "definition", "key", "created_at", "is_async", "identity", "live", "recorder", "task_number",
+    "number", "values", "preview", "recorded", "worker", "attempt", "started_at", "type", "last",
+    "is_over", "ended_at", "changed_at", "message", "state_name", "kept", "kept_codec", "outcome",
+    "upstream", "callbacks", "tags", "parent_key", "error",
+)  # fmt: skip
 
 
 class FlowRun(Run):

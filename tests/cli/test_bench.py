@@ -88,6 +88,14 @@ def test_recommendation(compared: list[Figures], runner: str | None, reason: str
     assert reason in said
 
 
+def test_without_task_runs_no_runner_is_recommended() -> None:
+    # Whichever was faster, it was so by chance.
+    compared = [Figures("a", [Trial(COMPLETED, 2.0)]), Figures("b", [Trial(COMPLETED, 1.0)])]
+    runner, reason = recommendation(compared)
+    assert runner is None
+    assert reason == "the flow has no task runs, so that its runner makes no difference"
+
+
 def test_the_median_stands_for_all_unless_one_failed() -> None:
     assert figures("a", 5, 1, 3).typical.wall_seconds == 3
     several = figures("a", 5, 1)

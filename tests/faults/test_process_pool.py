@@ -20,6 +20,7 @@ import pytest
 from penstock import State, StateType, flow, task
 from penstock.errors import CrashedRun, SerializationError, StartedByImportError
 from penstock.task_runners import ProcessPoolTaskRunner
+from penstock.task_runners.processes import supervisor
 from penstock.task_runners.processes.supervisor import lasting
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.processes import run_script
@@ -345,6 +346,89 @@ def test_workers_that_cannot_start_end_the_flow_run(
         state.result()
 
 
+def arenas() -> set[Path]:
+    return set(Path("/dev/shm").glob(f"penstock-{os.getuid()}-*"))
+
+
+def test_a_pool_that_cannot_be_started_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def example() -> int:
+        return add_one.submit(1).result()
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(supervisor, "LINGER_SECONDS", 0.1)
+    example()  # what lasts for the process is open now
+    wait_until(lambda: lasting() is None)
+    wait_until(lambda: not any(t.name == "penstock-supervisor" for t in threading.enumerate()))
+    open_before, arenas_before = os.listdir("/proc/self/fd"), arenas()
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            example()
+    assert arenas() <= arenas_before
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+    assert example() == 2
+
+
+@pytest.mark.parametrize("there_are", [0, 1])
+def test_workers_that_cannot_be_added_are_done_without(
+    there_are: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, started = Ledger(tmp_path / "begun"), 0
+    start_worker = supervisor.Supervisor.start_worker
+
+    def start_few(*arguments: Any) -> Any:
+        nonlocal started
+        started += 1
+        if started > there_are:
+            raise OSError(24, "Too many open files")
+        return start_worker(*arguments)
+
+    monkeypatch.setattr(supervisor.Supervisor, "start_worker", start_few)
+
+    @task
+    def note(number: int) -> int:
+        begun.add(str(number))
+        return number
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2, bundle=False))
+    def example() -> list[StateType]:
+        return [ended(future).type for future in note.map(range(6))]
+
+    # None of them is said to have crashed and is executed all the same.
+    assert example() == [COMPLETED if there_are else CRASHED] * 6
+    assert sorted(begun.lines()) == list("012345") * there_are
+    assert "No worker process can be started: OSError: [Errno 24]" in caplog.text
+
+
+def hang_at_the_start(begun: Ledger) -> None:
+    begun.add("begun")
+    signal.pause()
+
+
+def test_what_waits_for_a_hanging_initializer_can_be_cancelled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = Ledger(tmp_path / "begun")
+
+    @flow(task_runner=ProcessPoolTaskRunner(1, hang_at_the_start, initargs=[begun]))
+    def example() -> bool:
+        future = add_one.submit(1)
+        begun.wait_for("begun")
+        return future.cancel() and ended(future).is_cancelled()
+
+    assert example()
+    # The flow run ended as soon as the worker did, for nothing was on its way any more.
+    assert "could not be stopped" not in caplog.text
+
+
 def test_a_nursery_that_is_killed_costs_what_ran_one_attempt(tmp_path: Path) -> None:
     parents, gate = Ledger(tmp_path / "parents"), Gate(tmp_path / "gate")
 
@@ -476,6 +560,6 @@ def test_nothing_is_left_behind() -> None:
     before = folders()
     assert example() == 3_000_000
     assert folders() <= before
-    supervisor = lasting()
-    assert supervisor is not None
-    assert not supervisor._workers
+    last = lasting()
+    assert last is not None
+    assert not last._workers

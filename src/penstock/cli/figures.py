@@ -125,6 +125,8 @@ def recommendation(compared: Sequence[Figures]) -> tuple[str | None, str]:
     completed = [figures for figures in compared if figures.typical.is_completed]
     if not completed:
         return None, "the flow did not complete on any of these runners"
+    if not any(figures.typical.task_runs for figures in completed):
+        return None, "the flow has no task runs, so that its runner makes no difference"
     walls = {figures.runner: figures.typical.wall_seconds for figures in completed}
     best = min(walls.values())
     chosen = next(figures for figures in completed if walls[figures.runner] <= NEARLY * best)
@@ -149,7 +151,7 @@ def _advice(trial: Trial) -> str:
     """Say what stands out beyond the choice of a runner."""
     share = trial.overhead_share
     if share is None:
-        return "; the flow has no task runs that could be shared out"
+        return ""
     each = trial.task_seconds / trial.task_runs
     if share > _MOSTLY and each < _SMALL_SECONDS:
         return (

@@ -7,12 +7,13 @@ from typing import Any
 from penstock.annotations import Dependency
 from penstock.core.bundling import Pace
 from penstock.remote.codes import Code
-from penstock.remote.messages import KEPT, Item
+from penstock.remote.messages import KEPT
 from penstock.remote.parcels import Large, Placeholder, pack
 from penstock.remote.values import ArrivedState, Fetch, fetched
 from penstock.runs import TaskRun
 from penstock.runtime.context import current_tags
 from penstock.runtime.upstreams import run_of, state_of, value_of
+from penstock.shared_keys import share_keys
 from penstock.states import State
 
 HEAVY_BYTES = 4 * 2**20
@@ -164,13 +165,14 @@ class Cargo:
             return Placeholder(("value", tuple(value)))
         return value_of(dependency, allowed)
 
-    def item(self, code: str, waits_for: tuple[bytes, ...]) -> Item:
-        """Give the item that travels."""
-        call, run = self.call, self.run
+    def item(self) -> tuple[Any, ...]:
+        """Give the fields of the `Item` that travels."""
+        call, run, code = self.call, self.run, self.code
         assert self.data is not None
-        return Item(
+        assert code is not None
+        return (
             run.key,
-            code,
+            code.digest,
             run.attempt,
             run.number,
             run.custom_name,
@@ -180,7 +182,7 @@ class Cargo:
             call.context.get(current_tags, _NO_TAGS),
             run.log_prints,
             self.data,
-            waits_for,
+            self.waits_for,
             self.is_suspect or not call.task.worker_loss_retries,
         )
 
@@ -196,6 +198,14 @@ class Cargo:
     def is_over(self) -> bool:
         """Whether the task run has ended meanwhile, by a cancellation or otherwise."""
         return self.run.is_over
+
+
+share_keys(
+    Cargo,
+    "call", "run", "options", "data", "large", "pace", "code", "waits_for", "bundle",
+    "was_started", "worker", "is_early", "is_suspect", "is_recalled", "parts", "shared",
+    "losses", "report", "is_prepared", "brought",
+)  # fmt: skip
 
 
 def _kept(state: State) -> Fetch | None:

@@ -26,6 +26,7 @@ from penstock.task_runners.queues import CallQueue
 
 _MOST_BYTES = 4_000_000
 _MOST_LANES = 256
+_NOWHERE: frozenset[str] = frozenset()
 
 
 class Lane:
@@ -160,7 +161,8 @@ class Lanes:
         task = cargo.call.task
         options = cargo.options
         # What is kept on the same workers is best used there.
-        key = (task.key, task.name, task.is_bundled, options, cargo.homes())
+        homes = _NOWHERE if cargo.call.found is None else cargo.homes()
+        key = (task.key, task.name, task.is_bundled, options, homes)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) > _MOST_LANES:

@@ -74,7 +74,7 @@ class Recipe:
 
     def __init__(self, cargo: Cargo, code: Code, options: Hashable) -> None:
         self.name = cargo.run.name
-        self.item: Item = cargo.item(code.digest, ())
+        self.item = Item(*cargo.item())
         self.code = code
         self.options = options
         self.sources = {name: Source(fetch) for name, fetch in (cargo.parts or {}).items()}
@@ -136,11 +136,12 @@ class Recovery(Cargo):
         self.code = recipe.code
         self.data = b""
 
-    def item(self, code: str, waits_for: tuple[bytes, ...]) -> Item:
+    def item(self) -> tuple[Any, ...]:
         # A name of its own for what is kept, and for the engine's own task.
-        return self.recipe.item._replace(
+        item = self.recipe.item._replace(
             attempt=self.run.attempt, is_suspect=self.is_suspect, waits_for=()
         )
+        return tuple(item)
 
 
 class _Held:

@@ -121,14 +121,14 @@ class Reports:
     def take(self, data: bytes) -> None:
         """Take a report."""
         worker, entries = pickle.loads(data)
-        paces: dict[Pace, list[float]] = {}
+        paces: dict[Pace, list[int]] = {}
         for entry in entries:
             try:
                 self._takers[entry[0]](worker, paces, *entry[1:])
             except Exception:
                 logger.exception("A report of worker %s could not be taken in.", worker)
         for pace, taken in paces.items():
-            pace.note(sum(taken), len(taken))
+            pace.note(sum(taken) / 1e9, len(taken))
 
     def begin(self, cargo: Cargo, at: int | None) -> None:
         """Enter RUNNING, at the time a worker said; None: now, for an attempt that got lost."""
@@ -163,7 +163,7 @@ class Reports:
     def _ended(
         self,
         worker: str,
-        paces: dict[Pace, list[float]],
+        paces: dict[Pace, list[int]],
         key: bytes,
         attempt: int,
         began_at: int,
@@ -185,7 +185,10 @@ class Reports:
             self._last_code, self._last_worker = cargo.code, worker
             if cargo.code is not None:
                 self._dispatcher.lanes.codes.note_holder(cargo.code.digest, worker)
-        paces.setdefault(cargo.pace, []).append((ended_at - began_at) / 1e9)
+        taken = paces.get(cargo.pace)
+        if taken is None:
+            taken = paces[cargo.pace] = []
+        taken.append(ended_at - began_at)
         # Clocks of machines differ: nothing ends before it began.
         ended_at = max(ended_at, run.started_at or 0, run.changed_at or 0)
         if place is None:

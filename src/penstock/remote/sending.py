@@ -37,7 +37,7 @@ def message_of(
             bundle.parts.update(cargo.parts)
         if cargo.large:
             _share(cargo, bundle, engine)
-        items.append(tuple(cargo.item(code.digest, cargo.waits_for)))
+        items.append(cargo.item())
     sent = (bundle.id, header, sent_codes, items, BUDGET_SECONDS, None, given)
     return pickle.dumps(sent, 5)
 

@@ -45,37 +45,37 @@ def encode(
     Raises:
         SerializationError: it cannot be turned into bytes, so it could never leave.
     """
-
-    def keep_as(codec: str | None) -> tuple[str, str | None, int]:
-        name, size = keep(value)
-        return name, codec, size
-
     data, codec = encode_small(value)
-    if data is not None and codec is not None:
-        if own is None or codec != "pickle" or own not in data:
-            _check(data, codec, resolver)
-            return Value(INLINE, data, codec, len(data), True)
-        return Value(KEPT, *keep_as(OWN), False)
+    if data is not None:
+        if codec == "pickle":
+            if own is not None and own in data:
+                return _kept(keep(value), OWN)
+            _check(data, resolver)
+        return Value(INLINE, data, codec, len(data), True)
     measure = _Measure(own)
     data = _pickled(value, measure)
     if measure.has_own:
-        return Value(KEPT, *keep_as(OWN), False)
+        return _kept(keep(value), OWN)
     if data is None:
-        return Value(KEPT, *keep_as(None), False)
+        return _kept(keep(value), None)
     return Value(INLINE, data, "parcel", len(data), False)
 
 
-def _check(data: bytes, codec: str, resolver: Resolver | None) -> None:
+def _kept(named: tuple[str, int], codec: str | None) -> Value:
+    name, size = named
+    return Value(KEPT, name, codec, size, False)
+
+
+def _check(data: bytes, resolver: Resolver | None) -> None:
     """See that a pickled value can be loaded again before it is promised."""
-    if codec == "pickle":
-        try:
-            with resolving(resolver):
-                pickle.loads(data)
-        except Exception as exc:
-            raise SerializationError(
-                "The result was turned into bytes that cannot be turned back: "
-                f"{describe_exception(exc)}. Return plain data instead."
-            ) from exc
+    try:
+        with resolving(resolver):
+            pickle.loads(data)
+    except Exception as exc:
+        raise SerializationError(
+            "The result was turned into bytes that cannot be turned back: "
+            f"{describe_exception(exc)}. Return plain data instead."
+        ) from exc
 
 
 class _Measure:

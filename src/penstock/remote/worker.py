@@ -104,7 +104,7 @@ class Bundle:
             claims = self.live.claims
             if self._claim(item.key) is RECALLED:
                 claims.pop(item.key, None)  # it was called off, and its driver knows
-            elif any(key not in self.values for key in item.waits_for):
+            elif item.waits_for and any(key not in self.values for key in item.waits_for):
                 self.live.outbox.add(GIVEN_BACK, [item.key])
             else:
                 self._execute(item)
@@ -267,9 +267,8 @@ class Bundle:
             else:
                 self.values[item.key] = value
         if place is not None:
-            how = (
-                (state.special_name, state.message) if state.message or state.special_name else None
-            )
+            name, message = state.special_name, state.message
+            how = (name, message) if name or message else None
             outbox.add(ENDED, item.key, run.attempt, started_at, ended_at, tuple(place), how)
         else:
             record = self._record(state, item)

@@ -28,9 +28,7 @@ def loop_in_caller(loop: FlowLoop, side_loop: FlowLoop) -> FlowLoop:
 
 def end_in_caller(call: Any) -> None:
     """On a runner that runs calls in the caller, wait right here until the run is over."""
-    if is_service_thread():
-        return
-    if call.runner.runs_in_caller and not call.loop.runs_here():
+    if call.runner.runs_in_caller and not is_service_thread() and not call.loop.runs_here():
         wait_for_run(call.task_run, None)
 
 

@@ -27,9 +27,11 @@ def take_turn(end: _End, call: Any, state: Any) -> None:
     if queue is not None:
         queue.append((end, call, state))
         return
-    queue = _thread.queue = deque([(end, call, state)])
+    queue = _thread.queue = deque()
     try:
-        catch_up()
+        end(call, state)
+        if queue:
+            catch_up()
     finally:
         _thread.queue = None
         while queue:

@@ -147,6 +147,10 @@ class BaseTaskRunner(abc.ABC):
     """Whether calls are executed outside this process. What waits for one then never executes it
     itself instead, in its own thread."""
 
+    is_of_this_process: bool = False
+    """Whether what a started runner works with is in this process or its children, so that a
+    copy of it which has travelled is of no use."""
+
     foresees: bool = False
     """Whether the runner wants to know of calls that still wait for their upstreams."""
 
@@ -301,8 +305,13 @@ class BaseTaskRunner(abc.ABC):
         call.finished(state)
 
     def _require_started(self) -> None:
-        if not self._started:
-            raise TaskRunnerError("The task runner must be started before submitting work.")
+        if self._started:
+            return
+        if self._was_started and self.is_of_this_process:
+            raise TaskRunnerError(
+                f"The {self.name} task runner cannot be used to submit work after serialization."
+            )
+        raise TaskRunnerError("The task runner must be started before submitting work.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What runs stays here: only the settings travel.

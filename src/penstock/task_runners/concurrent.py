@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from penstock.core.resources import checked_own_resources
-from penstock.errors import InvalidOptionError, TaskRunnerError
+from penstock.errors import InvalidOptionError
 from penstock.states import State, exception_to_crashed_state
 from penstock.task_runners.accounts import Account
 from penstock.task_runners.base import BaseTaskRunner, Call, TaskConcurrencyType
@@ -41,6 +41,7 @@ class ConcurrentTaskRunner(BaseTaskRunner):
     """
 
     suspends = False
+    is_of_this_process = True
 
     def __init__(
         self, max_workers: int | None = None, resources: Mapping[str, Any] | None = None
@@ -74,7 +75,6 @@ class ConcurrentTaskRunner(BaseTaskRunner):
         exit_stack.push_async_callback(self._wait_for_tasks)
 
     async def submit(self, key: UUID, call: Callable[[], Awaitable[State]]) -> None:
-        self._check_serialized()
         self._require_started()
         import asyncio
 
@@ -91,7 +91,6 @@ class ConcurrentTaskRunner(BaseTaskRunner):
 
     def place(self, calls: Sequence[Call]) -> None:
         if self._pool is None or self._gate is None:
-            self._check_serialized()
             self._require_started()
         elif calls[0].resources:
             self._gate.put(calls)
@@ -112,12 +111,6 @@ class ConcurrentTaskRunner(BaseTaskRunner):
 
     def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
         return self._gate is None or self._gate.account.fits_beside(call.resources, holders)
-
-    def _check_serialized(self) -> None:
-        if self._was_started and not self._started:
-            raise TaskRunnerError(
-                f"The {self.name} task runner cannot be used to submit work after serialization."
-            )
 
     async def _wait_for_tasks(self) -> None:
         if self._tasks:

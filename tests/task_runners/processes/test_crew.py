@@ -97,6 +97,31 @@ def test_what_was_sent_ahead_comes_back_as_the_first(way: str) -> None:
     assert member.ahead is None
 
 
+def starting_with_two() -> tuple[Crew, Member, list[Order]]:
+    crew, orders = Crew(1), [order(is_short=True), order(is_short=True)]
+    member = crew.add(worker("a"))
+    for each in orders:
+        crew.give(member, each)
+    return crew, member, orders
+
+
+def test_what_is_meant_for_a_worker_that_never_was_ready_waits_again() -> None:
+    crew, member, orders = starting_with_two()
+    later = order()
+    crew.waiting.append(later)
+    crew.remove(member.worker)
+    assert list(crew.waiting) == [*orders, later]
+
+
+def test_what_is_meant_for_a_worker_can_be_withdrawn_until_it_is_ready() -> None:
+    crew, member, (first, second) = starting_with_two()
+    assert crew.withdraw(first.bundle) is first
+    assert member.orders == [second]
+    member.is_ready = True
+    assert crew.withdraw(second.bundle) is None
+    assert member.orders == [second]
+
+
 def test_bundles_are_found_wherever_they_are() -> None:
     crew = Crew(1)
     member, ahead, later = busy(crew, "a", is_short=True), order(is_short=True), order()

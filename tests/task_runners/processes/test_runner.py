@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import sys
 import threading
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from penstock import flow, task, unmapped
 from penstock.task_runners import ConcurrentTaskRunner, ProcessPoolTaskRunner, TaskConcurrencyType
 from penstock.task_runners.processes.deaths import Deaths
 from penstock.testing.ledger import Gate, Ledger, wait_until
+from tests.faults.processes import run_script
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @task
@@ -94,6 +99,39 @@ def test_an_initializer_is_called_in_each_worker() -> None:
 
     runner = ProcessPoolTaskRunner(1, initializer=mark, initargs=("made",))
     assert flow(task_runner=runner)(lambda: read.submit().result())() == "made"
+
+
+ONLY_WHAT_PENSTOCK_REQUIRES = """
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None
+from penstock import flow, task
+from penstock.task_runners import ProcessPoolTaskRunner
+
+@task
+def triple(number):
+    return 3 * number
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+def example():
+    return triple.submit(14).result()
+
+print(example())
+"""
+
+
+def test_a_script_needs_nothing_but_what_penstock_requires(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required, extra = (
+        {re.split(r"[^\w.-]", line)[0] for line in lines}
+        for lines in (
+            project["dependencies"],
+            [line for lines in project["optional-dependencies"].values() for line in lines],
+        )
+    )
+    missing = sorted(extra - required - {"penstock"})
+    ended = run_script(tmp_path, ONLY_WHAT_PENSTOCK_REQUIRES.format(missing=missing))
+    assert (ended.code, ended.output.splitlines()[-1]) == (0, "42"), ended.output
 
 
 def test_tasks_nest_with_one_worker() -> None:

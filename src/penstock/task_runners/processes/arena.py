@@ -138,8 +138,8 @@ class OwnArena(Arena):
         for place in _places():
             with suppress(OSError):
                 folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-                folders.append(folder)
                 self._locks.append(_lock(folder))
+                folders.append(folder)
         if not folders:
             raise OSError(f"None of {', '.join(map(str, _places()))} can be written to.")
         super().__init__(tuple(folders))
@@ -169,8 +169,13 @@ class OwnArena(Arena):
 
 
 def _lock(folder: str) -> int:
-    handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Lock a new folder, or remove it: nobody could tell that its owner lives."""
+    try:
+        handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return handle
 
 

@@ -47,8 +47,8 @@ class Member:
     """A worker and what it has to do.
 
     Attributes:
-        now: what it executes, or will once it is there.
-        ahead: what it has been sent besides.
+        now: what it executes, or will once it is ready.
+        ahead: what it is to execute after that.
         is_ready: whether it has said that it is there.
         is_away: whether its task run waits for others, and needs no processor meanwhile.
         is_leaving: whether it has been told to end.
@@ -62,6 +62,11 @@ class Member:
     is_away: bool = False
     is_leaving: bool = False
     gpus: tuple[str, ...] = ()
+
+    @property
+    def orders(self) -> list[Order]:
+        """What it is to execute, in order; it is sent nothing before it is ready."""
+        return [order for order in (self.now, self.ahead) if order is not None]
 
     @property
     def is_free(self) -> bool:
@@ -96,10 +101,11 @@ class Crew:
         return member
 
     def remove(self, worker: WorkerProcess) -> Member:
-        """Strike out a worker that has died; what it was sent ahead waits again, as the first."""
+        """Strike out a worker that has died; what it had not begun waits again, as the first."""
         member = self._members.pop(worker)
-        if member.ahead is not None:
-            self.returned(member, member.ahead.bundle.id)
+        not_begun = member.orders[1:] if member.is_ready else member.orders
+        for order in reversed(not_begun):
+            self.returned(member, order.bundle.id)
         return member
 
     def named(self, name: str) -> Member | None:
@@ -109,7 +115,7 @@ class Crew:
     def holder(self, bundle: Bundle) -> Member | None:
         """Give the worker that has been sent a bundle."""
         for member in self:
-            if any(order and order.bundle is bundle for order in (member.now, member.ahead)):
+            if any(order.bundle is bundle for order in member.orders):
                 return member
         return None
 
@@ -119,7 +125,10 @@ class Crew:
             if order.bundle is bundle:
                 self.waiting.remove(order)
                 return order
-        return None
+        holder = self.holder(bundle)
+        if holder is None or holder.is_ready:
+            return None
+        return self._take_from(holder, bundle.id)
 
     def free(self, order: Order) -> Member | None:
         """Give a worker that has nothing to do and can take a bundle, first one that is there."""
@@ -134,11 +143,11 @@ class Crew:
 
     def has_room(self) -> bool:
         """Tell whether one more worker may be started."""
-        return self._present() < self.limit
+        return self.present() < self.limit
 
     def is_surplus(self, member: Member) -> bool:
         """Tell whether a worker is one too many: it stood in for one that had to wait."""
-        return member.is_free and self._present() > self.limit
+        return member.is_free and self.present() > self.limit
 
     def soon_free(self, order: Order) -> Member | None:
         """Give a worker to send a bundle to ahead of time, None when it had better wait."""
@@ -170,7 +179,7 @@ class Crew:
         self.waiting.appendleft(self._take_from(member, bundle_id))
 
     def _take_from(self, member: Member, bundle_id: str) -> Order:
-        orders = [order for order in (member.now, member.ahead) if order is not None]
+        orders = member.orders
         for order in orders:
             if order.bundle.id == bundle_id:
                 orders.remove(order)
@@ -178,7 +187,8 @@ class Crew:
                 return order
         raise ValueError(f"{member.worker.name} does not have bundle {bundle_id!r}.")
 
-    def _present(self) -> int:
+    def present(self) -> int:
+        """Count the workers that have a place: neither away nor leaving."""
         return sum(not member.is_away and not member.is_leaving for member in self)
 
 

@@ -16,7 +16,7 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from time import time_ns
 from typing import Any
@@ -29,6 +29,7 @@ from penstock.remote.engine import Bundle, Engine, Options
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import CANCEL, ENDED, STARTED
 from penstock.runtime.attempts import timed_out_state
+from penstock.states import describe_exception
 from penstock.task_runners.accounts import Account, Grant
 from penstock.task_runners.admission import Waiting
 from penstock.task_runners.processes.arena import OwnArena
@@ -91,11 +92,16 @@ class ProcessEngine(Engine):
         # How many reports have arrived of each worker.
         self._reports: dict[WorkerProcess, int] = {}
         self._stillborn = 0
+        self._is_short_handed = False
         self._is_closing = False
         self._initializer = initializer
-        self._arena = OwnArena()
-        self._supervisor = join(self)
         self._all_gone = threading.Event()
+        with ExitStack() as undone:
+            undone.callback(self.account.close)
+            self._arena = OwnArena()
+            undone.callback(self._arena.close)
+            self._supervisor = join(self)
+            undone.pop_all()
 
     def close(self) -> None:
         """End the workers, kindly if they let themselves be; blocks until they are gone."""
@@ -252,6 +258,8 @@ class ProcessEngine(Engine):
             elif kind == READY:
                 member.is_ready = True
                 self._stillborn = 0
+                for order in member.orders:
+                    self._hand_over(member, order)
             elif kind == BROKEN:
                 self._heard().fail(
                     EngineLost(f"The initializer of the process pool raised {body.decode()}.")
@@ -399,18 +407,36 @@ class ProcessEngine(Engine):
             if member is None and order.gpus and not crew.has_room():
                 self._dismiss(crew.misfit())
             if member is None and crew.has_room():
-                worker = self._supervisor.start_worker(self, self._arena, self._initializer)
-                member = crew.add(worker)
+                member = self._new_member()
             member = member or crew.soon_free(order)
             if member is None:
                 return
             crew.waiting.popleft()
             crew.give(member, order)
-            limits = _time_limits(order.bundle)
-            if limits:
-                self._limits.expect(member.worker, limits)
-                self._supervisor.ring()
-            self._supervisor.tell(member.worker, BUNDLE, _load(order))
+            if member.is_ready:
+                self._hand_over(member, order)
+
+    def _new_member(self) -> Member | None:
+        """Start a worker; None when there cannot be more, and those that there are must do."""
+        try:
+            worker = self._supervisor.start_worker(self, self._arena, self._initializer)
+        except OSError as exc:
+            text = f"No worker process can be started: {describe_exception(exc)}."
+            if not self._crew.present():
+                self._heard().fail(EngineLost(text))
+            elif not self._is_short_handed:
+                self._is_short_handed = True
+                logger.warning("%s The %d that there are go on.", text, len(self._crew))
+            return None
+        return self._crew.add(worker)
+
+    def _hand_over(self, member: Member, order: Order) -> None:
+        """Send a bundle to a worker that is there: from now on only that knows what has begun."""
+        limits = _time_limits(order.bundle)
+        if limits:
+            self._limits.expect(member.worker, limits)
+            self._supervisor.ring()
+        self._supervisor.tell(member.worker, BUNDLE, _load(order))
 
 
 def _load(order: Order) -> bytes:

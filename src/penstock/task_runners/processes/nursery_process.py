@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from penstock.task_runners.processes.frames import pair
 from penstock.task_runners.processes.nursery import BORN, NEWS, ORDER
@@ -37,16 +37,18 @@ class NurseryProcess:
         self._lock = threading.Lock()
         flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno(), preloaded=preloaded)
-        self._process = subprocess.Popen(
-            [sys.executable, *flags, "-c", program],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ctrl-C reaches the driver alone, which decides what it means.
-            process_group=0,
-        )
-        theirs.close()
+        with ExitStack() as undone, theirs:
+            undone.callback(self.control.close)
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-c", program],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # Ctrl-C reaches the driver alone, which decides what it means.
+                process_group=0,
+            )
+            undone.pop_all()
         self._output = Output(self._process.stdout, self._process.stderr)
 
     def order(self, what: int, number: int, descriptor: int | None = None) -> None:

@@ -150,7 +150,7 @@ class BoxedOutbox(Outbox):
 
     def __init__(self, port: ProcessPort) -> None:
         super().__init__(port, None)
-        self._box: BlackBox | NoBox = port.box
+        self._use(port.box)
         self._surroundings = port.surroundings
         self._reports = 0
 
@@ -176,11 +176,11 @@ class BoxedOutbox(Outbox):
         self.add(*entry)
         self.flush()
 
-    def begins(self, key: bytes, attempt: int) -> None:
-        self._box.begins(key, attempt)
-
-    def enters(self) -> None:
-        self._box.enters()
+    def _use(self, box: BlackBox | NoBox) -> None:
+        self._box = box
+        # Directly: these happen for every task run.
+        self.begins = box.begins  # type: ignore[method-assign]
+        self.enters = box.enters  # type: ignore[method-assign]
 
     def rests(self) -> None:
         self._box.rests()
@@ -189,7 +189,7 @@ class BoxedOutbox(Outbox):
     def disown(self) -> None:
         """Leave the box alone, which is shared with the parent of this process."""
         self._lock = threading.Lock()
-        self._box = NoBox()
+        self._use(NoBox())
 
     def _flush(self) -> None:
         if not self.entries:

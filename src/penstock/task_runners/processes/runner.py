@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from penstock.core.resources import checked_own_resources
-from penstock.errors import InvalidOptionError, TaskRunnerError
+from penstock.errors import InvalidOptionError
 from penstock.remote.parcels import dump_value
 from penstock.remote.runner import RemoteTaskRunner
 from penstock.task_runners.base import Call
@@ -40,6 +40,8 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         ProcessPoolTaskRunner(max_workers=4)
     """
 
+    is_of_this_process = True
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -70,14 +72,6 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
         exit_stack.push_async_callback(asyncio.to_thread, engine.close)
         return engine
 
-    async def submit(self, key: Any, call: Any) -> None:
-        self._check_serialized()
-        await super().submit(key, call)
-
-    def place(self, calls: Sequence[Call]) -> None:
-        self._check_serialized()
-        super().place(calls)
-
     def check_resources(self, task_name: str, resources: Mapping[str, float]) -> None:
         if self.engine is not None:
             self.engine.account.check(task_name, resources)
@@ -91,12 +85,6 @@ class ProcessPoolTaskRunner(RemoteTaskRunner):
     def fits_beside(self, call: Call, holders: Sequence[Call]) -> bool:
         engine = self.engine
         return engine is None or engine.account.fits_beside(call.resources, holders)
-
-    def _check_serialized(self) -> None:
-        if self._was_started and not self._started:
-            raise TaskRunnerError(
-                f"The {self.name} task runner cannot be used to submit work after serialization."
-            )
 
     def __repr__(self) -> str:
         defaults: dict[str, Any] = {

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Protocol
 
@@ -88,12 +88,14 @@ class Supervisor:
         self._stalled: deque[WorkerProcess] = deque()
         self._lock = threading.Lock()
         self._count = 0
-        self._selector = selectors.DefaultSelector()
-        self._bell, self._rope = socket.socketpair()
-        for end in (self._bell, self._rope):
-            end.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ)
-        self._open_nursery()
+        with ExitStack() as undone:
+            self._selector = undone.enter_context(selectors.DefaultSelector())
+            self._bell, self._rope = map(undone.enter_context, socket.socketpair())
+            for end in (self._bell, self._rope):
+                end.setblocking(False)
+            self._selector.register(self._bell, selectors.EVENT_READ)
+            self._open_nursery()
+            undone.pop_all()
         self._thread = threading.Thread(target=self._serve, name="penstock-supervisor", daemon=True)
         self._thread.start()
 
@@ -108,14 +110,22 @@ class Supervisor:
 
         Args:
             initializer: packed, with its arguments; None: there is none.
+
+        Raises:
+            OSError: this process may not open any more files.
         """
         with self._lock:
             self._count += 1
             number = self._count
-        ours, theirs = pair()
-        ours.setblocking(False)
         path = os.path.join(arena.folders[0], f"box-{number}")
-        worker = WorkerProcess(number, pool, BlackBox(path), ours)
+        box = BlackBox(path)
+        try:
+            ours, theirs = pair()
+        except OSError:
+            box.close()
+            raise
+        ours.setblocking(False)
+        worker = WorkerProcess(number, pool, box, ours)
         self._workers[number] = worker
         setup = (
             worker.name, path, arena.folders, initializer, sys.path, sys.argv, os.getcwd(),

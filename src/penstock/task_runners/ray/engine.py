@@ -22,7 +22,7 @@ from ray.exceptions import RayActorError
 
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle, Engine, Options
+from penstock.remote.engine import Bundle, Engine, Options, options_elsewhere
 from penstock.remote.recovery import Unrun
 from penstock.runtime.blocking import ServiceThread
 from penstock.states import describe_exception
@@ -31,7 +31,7 @@ from penstock.task_runners.ray.connection import alive_nodes, connect
 from penstock.task_runners.ray.kept import Kept, Raw, RayFetch, Shared, lost_object
 from penstock.task_runners.ray.options import NOTHING, Given, current_options
 from penstock.task_runners.ray.problems import explained
-from penstock.task_runners.ray.relay import ASKED, BEGUN, KILL, LOST, REPORT, UNSENT
+from penstock.task_runners.ray.relay import ASKED, BEGUN, DEAD_SECONDS, KILL, LOST, REPORT, UNSENT
 from penstock.task_runners.ray.relays import close_relay, open_relay
 from penstock.task_runners.ray.resources import as_options, is_possible, merged, refusal, wanted
 from penstock.task_runners.ray.watch import Watch
@@ -42,6 +42,10 @@ _OTHERS = frozenset({"max_retries", "retry_exceptions", "enable_task_events"})
 _MOST_FUNCTIONS = 200
 _JOIN_SECONDS = 5.0
 _LAST_SECONDS = 0.5
+_FORGOTTEN_TEXT = (
+    f"The flow run's process stood still for more than {DEAD_SECONDS:g} s, so its workers on Ray "
+    "took it for dead. Run the flow again."
+)
 
 
 async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> RayEngine:
@@ -156,7 +160,7 @@ class RayEngine(Engine):
         return min(depth, _MOST_FUNCTIONS)
 
     def options_of(self, call: Any) -> Options | None:
-        given = call.context.get(current_options, NOTHING)
+        given = options_elsewhere(call, self) or call.context.get(current_options, NOTHING)
         resources = call.task.resources
         if not given and not resources:
             return None
@@ -248,13 +252,15 @@ class RayEngine(Engine):
         except BaseException as exc:
             last, problem = None, exc
         self._waited_for.pop(bundle.id, None)
-        if bundle.id not in self._sent:
-            return  # nobody waits for it any more
         if last is not None:
             worker, number, data, refs = last
             if data is not None:
+                # In any case: what the worker reports later is not heard before it.
                 self._report(worker, number, data, refs)
                 number += 1
+        if bundle.id not in self._sent:
+            return  # nobody waits for it any more
+        if last is not None:
             # What it has reported before may still be on its way through the relay.
             self._arrivals.when_heard(worker, number, lambda: self._through(bundle))
             return
@@ -334,7 +340,11 @@ class RayEngine(Engine):
                 if not self.is_closed:
                     self.fail(_loss(exc))
                 return
-            for one in news or ():
+            if news is None:
+                if not self.is_closed:
+                    self.fail(EngineLost(_FORGOTTEN_TEXT))
+                return
+            for one in news:
                 try:
                     self._take(*one)
                 except Exception:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -28,7 +29,7 @@ KILL, REVOKE = b"kill ", b"revoke "
 POLL_SECONDS = 5.0
 LINGER_SECONDS = 10.0
 _SILENT_SECONDS = 8.0
-_DEAD_SECONDS = 60.0
+DEAD_SECONDS = 300.0
 _CHECK_SECONDS = 0.5
 _MOST_HELD = 10_000
 _ANSWER_SECONDS = 30.0
@@ -50,10 +51,10 @@ class Relay:
             self._watch = asyncio.get_running_loop().create_task(self._await_silence())
 
     async def _await_silence(self) -> None:
-        """End the process once no driver has asked for anything for a minute: all have died."""
+        """End the process once no driver has asked for anything for minutes: all have died."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            oldest = monotonic() - _DEAD_SECONDS
+            oldest = monotonic() - DEAD_SECONDS
             for driver, channel in list(self._channels.items()):
                 if channel.asked_at < oldest:
                     self._channels.pop(driver).close()
@@ -99,6 +100,8 @@ class Channel:
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[int, asyncio.Future[Any]] = {}
+        # Never used twice: an answer may come when nobody waits for it any more.
+        self._numbers = count()
 
     # Of the driver.
 
@@ -185,7 +188,7 @@ class Channel:
 
     async def ask(self, name: str) -> list[Any] | None:
         """Have the driver look for a kept value; gives a reference to it, None if it is lost."""
-        number = 1 + max(self._asked, default=0)
+        number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         self._add(ASKED, name, number)
         try:

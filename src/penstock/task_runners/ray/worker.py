@@ -33,6 +33,7 @@ from penstock.remote.outbox import Outbox, Port, ticker
 from penstock.remote.worker import run_bundle
 from penstock.runtime.blocking import block_by, take
 from penstock.task_runners.ray.kept import Raw
+from penstock.task_runners.ray.options import current_options
 from penstock.task_runners.ray.relay import KILL, REVOKE
 
 Last = tuple[str, int, bytes | None, dict[str, Any]]
@@ -158,6 +159,11 @@ class RayPort(Port):
         if found is None:
             raise ValueLost(name)
         return ray.get(found[0])
+
+    # Submissions.
+
+    def options(self) -> dict[str, Any] | None:
+        return dict(current_options.get()) or None
 
     # Words.
 

@@ -224,6 +224,34 @@ class TestOneInstance:
         assert example() == 1
         assert "the worker is killed" in caplog.text
 
+    @pytest.mark.parametrize("seconds", [0.2, None])
+    def test_g3_code_that_holds_the_interpreter_is_killed(
+        self, seconds: float | None, penstock_home: Path, tmp_path: Path
+    ) -> None:
+        begun = Ledger(tmp_path / "begun")
+
+        @task(timeout_seconds=seconds)
+        def hold_on() -> None:
+            import ctypes
+
+            begun.add(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter lock
+
+        @flow(task_runner=RayTaskRunner())
+        def example() -> Any:
+            future = hold_on.submit()
+            pid = int(wait_for_line(begun))
+            if seconds is None:
+                assert future.cancel()
+            state = future.wait(20)
+            wait_until(lambda: not Path(f"/proc/{pid}/exe").exists())
+            return {"name": state and state.name, "other": pid_of_worker.submit().result()}
+
+        name, kind = ("TimedOut", "FAILED") if seconds else ("Cancelled", "CANCELLED")
+        assert example()["name"] == name
+        assert len(begun.lines()) == 1
+        assert [row[0] for row in history(penstock_home, "hold-on")] == [kind]
+
     def test_g1_cancel_of_what_waits_in_rays_queue(self, tmp_path: Path) -> None:
         gate, begun = Gate(tmp_path / "gate"), Ledger(tmp_path / "begun")
 

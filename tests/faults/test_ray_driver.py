@@ -36,6 +36,7 @@ def example() -> None:
 
 example()
 """
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 LOCAL = 'init_kwargs={"num_cpus": 1, "object_store_memory": 100_000_000}'
 
 
@@ -110,10 +111,16 @@ def test_a9_ctrl_c_ends_the_flow_run_and_its_local_ray(tmp_path: Path) -> None:
         wait_until(lambda: not driver.left_behind())
 
 
-def test_a1_a_killed_driver_takes_its_local_ray_along(tmp_path: Path) -> None:
+def test_a1_a_killed_driver_takes_its_local_ray_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two agents of Ray's own try to tell its control store, dead as well, how their node ended:
+    # they give that up after a minute, or what is said here.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")
     with driver_of(tmp_path, LOCAL) as driver:
         driver.process.kill()
         driver.process.wait(10)
+        wait_until(lambda: all(name.startswith(AGENTS) for name in driver.left_behind()))
         wait_until(lambda: not driver.left_behind())
 
 

@@ -36,10 +36,14 @@ _ANSWER_SECONDS = 30.0
 
 
 class Relay:
-    """The actor: passes every call on to the channel of its driver."""
+    """The actor: passes every call on to the channel of its driver.
 
-    def __init__(self) -> None:
-        self._channels: dict[str, Channel] = {}
+    Args:
+        driver: who has started it; known from here on, since calls may overtake each other.
+    """
+
+    def __init__(self, driver: str) -> None:
+        self._channels = {driver: Channel()}
         self._used_at = monotonic()
         self._watch: asyncio.Task[None] | None = None
 
@@ -47,8 +51,6 @@ class Relay:
         """Take in a driver."""
         self._channels[driver] = Channel()
         self._used_at = monotonic()
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._await_silence())
 
     async def _await_silence(self) -> None:
         """End the process once no driver has asked for anything for minutes: all have died."""
@@ -75,6 +77,8 @@ class Relay:
 
     async def call(self, driver: str, name: str, *arguments: Any) -> Any:
         """Call a method of a driver's channel; None, at once, for one that has left."""
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._await_silence())
         channel = self._channels.get(driver)
         return None if channel is None else await getattr(channel, name)(*arguments)
 

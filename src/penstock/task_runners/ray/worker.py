@@ -27,12 +27,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from penstock.remote.blackbox import BlackBox, NoBox
 from penstock.remote.flow_run import hear
 from penstock.remote.messages import BUNDLE_ENDED
 from penstock.remote.outbox import Outbox, Port, ticker
 from penstock.remote.worker import run_bundle
 from penstock.runtime.blocking import block_by, take
 from penstock.task_runners.ray.kept import Raw
+from penstock.task_runners.ray.limits import make_box
 from penstock.task_runners.ray.options import current_options
 from penstock.task_runners.ray.relay import KILL, REVOKE
 
@@ -43,6 +45,7 @@ _LAST_SECONDS = 0.5
 _MOST_BUNDLES = 10_000
 _ports: dict[str, RayPort] = {}
 _lock = threading.Lock()
+_box: BlackBox | NoBox = NoBox()
 
 
 class ValueLost(Exception):
@@ -301,11 +304,23 @@ class _RayOutbox(Outbox):
             self.port.is_ending = True  # type: ignore[attr-defined]
         super().add(*entry)
 
+    def begins(self, key: bytes, attempt: int) -> None:
+        _box.begins(key, attempt)
+
+    def enters(self) -> None:
+        _box.enters()
+
+    def rests(self) -> None:
+        _box.rests()
+
 
 def run(
     reply_to: str, bundle_id: str, relay: Any, data: bytes, names: list[str], *parts: Any
 ) -> Any:
     """Execute a bundle; this is the Ray task. None: it must not begin any more."""
+    global _box
+    if isinstance(_box, NoBox):
+        _box = make_box() or _box
     port = _port(reply_to, relay)
     _ignore_interrupts()
     if not port.begins(bundle_id):

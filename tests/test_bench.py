@@ -13,6 +13,8 @@ import pytest
 from bench import dask, processes
 from bench.__main__ import ALL_ROWS, chosen_rows, number, table_of
 from bench.probed import run_probe as run_engine_probe
+from bench.process_rows import PROCESS_ROWS
+from bench.ray_rows import RAY_ROWS
 from bench.rows import Result, Rounds, Row, run_probe, run_process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +48,8 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 def test_names_of_rows_are_unique_and_choose() -> None:
     assert len({row.name for row in ALL_ROWS}) == len(ALL_ROWS)
     assert len(chosen_rows(["dask"])) == len(dask.PROBES)
-    assert len(chosen_rows(["process"])) == len(processes.PROBES)
+    assert [row.name for row in PROCESS_ROWS] == [f"process-{name}" for name in processes.PROBES]
+    assert chosen_rows(["ray-"]) == RAY_ROWS
     assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
     with pytest.raises(SystemExit, match="No row fits"):
         chosen_rows(["nonsense"])

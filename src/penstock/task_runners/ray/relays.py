@@ -53,7 +53,7 @@ def close_relay(relay: Any, driver: str) -> None:
 def _start(driver: str, nodes: list[dict[str, Any]]) -> Any:
     # A node may go; the head goes with everything.
     heads = [node["NodeID"] for node in nodes if _HEAD in node["Resources"]]
-    where: Any = NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
+    where: Any = NodeAffinitySchedulingStrategy(heads[0], soft=False) if heads else "DEFAULT"
     options: dict[str, Any] = {
         # Not counted by Ray: a reference that is left of an earlier Ray in this process, where an
         # actor had the same id, would take this one along. It ends by itself.

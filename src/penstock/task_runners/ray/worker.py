@@ -153,7 +153,9 @@ class RayPort(Port):
     # Values.
 
     def keep(self, reply_to: Any, name: str, value: Any) -> int:
-        self._refs[name] = ray.put(value)
+        ref = ray.put(value)
+        with self._lock:
+            self._refs[name] = ref
         size = getattr(value, "nbytes", None)
         return size if isinstance(size, int) else sys.getsizeof(value)
 

@@ -4,7 +4,7 @@ python -m bench                  every row
 python -m bench submit history   rows whose name contains one of the words
 python -m bench dask             those on a Dask cluster, beside raw Dask
 python -m bench pool             those on worker processes, beside Python's own pool
-python -m bench ray              those on Ray, beside raw Ray
+python -m bench ray-             those on Ray, beside raw Ray
 python -m bench --quick          fewer rounds, fewer tasks
 python -m bench --json FILE      the figures as data, too ("-": on stdout, without the table)
 """

@@ -13,6 +13,7 @@ import pytest
 from bench import dask, processes
 from bench.__main__ import ALL_ROWS, chosen_rows, number, table_of
 from bench.probed import run_probe as run_engine_probe
+from bench.ray_rows import RAY_ROWS
 from bench.rows import Result, Rounds, Row, run_probe, run_process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,7 @@ def test_names_of_rows_are_unique_and_choose() -> None:
     assert len({row.name for row in ALL_ROWS}) == len(ALL_ROWS)
     assert len(chosen_rows(["dask"])) == len(dask.PROBES)
     assert len(chosen_rows(["pool-"])) == len(processes.PROBES)
+    assert chosen_rows(["ray-"]) == RAY_ROWS
     assert [row.name for row in chosen_rows(["growth"])] == ["growth-direct", "growth-submit"]
     with pytest.raises(SystemExit, match="No row fits"):
         chosen_rows(["nonsense"])

@@ -22,11 +22,13 @@ from penstock.task_runners import (
     ConcurrentTaskRunner,
     DaskTaskRunner,
     ProcessPoolTaskRunner,
+    RayTaskRunner,
     SequentialTaskRunner,
 )
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.remote.local_engine import LocalEngine, LocalTaskRunner
 from tests.task_runners.dask.external import external_cluster
+from tests.task_runners.ray.driving import local_ray
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -38,6 +40,7 @@ RUNNERS: dict[str, Callable[[str], BaseTaskRunner]] = {
     "other engine": lambda address: LocalTaskRunner(threads=3),
     "processes": lambda address: ProcessPoolTaskRunner(max_workers=2),
     "dask": lambda address: DaskTaskRunner(address=address),
+    "ray": lambda address: RayTaskRunner(),
 }
 PAIRS = list(permutations(RUNNERS, 2))
 pairs = pytest.mark.parametrize(
@@ -51,6 +54,13 @@ def address() -> Iterator[str]:
     """Give the address of a scheduler with two workers of two threads."""
     with external_cluster(workers=2, nthreads=2) as cluster:
         yield cluster.address
+
+
+@pytest.fixture(scope="module", autouse=True)
+def instance() -> Iterator[None]:
+    """Have a local Ray initialised, which the runners that use it share."""
+    with local_ray(object_store_memory=500_000_000):
+        yield
 
 
 @pytest.fixture
@@ -290,6 +300,9 @@ def test_a_mebibyte_is_handed_over(pair: Pair) -> None:
         ("threads", "engine"),
         ("processes", "engine"),
         ("engine", "processes"),
+        ("ray", "dask"),
+        ("processes", "ray"),
+        ("threads", "ray"),
     ],
     ids="-".join,
 )
@@ -551,7 +564,7 @@ def test_an_async_flow_awaits_what_runs_on_several_engines(address: str) -> None
 
 NODES = st.lists(
     st.tuples(
-        st.sampled_from([name for name in RUNNERS if name not in ("dask", "processes")]),
+        st.sampled_from([name for name in RUNNERS if name not in ("dask", "processes", "ray")]),
         st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=3),
         st.sampled_from(["value", "value", "value", "large", "fails"]),
     ),

@@ -1,4 +1,4 @@
-"""What the contract's tests on Dask share: clusters, which last until the last of them."""
+"""What the contract's tests on Dask and Ray share: clusters, which last until the last of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from penstock.task_runners import DaskTaskRunner, RayTaskRunner
 from tests.leaks import lend_loop
 from tests.task_runners.dask.driving import start_what_lasts
+from tests.task_runners.ray.driving import NarrowRayTaskRunner, local_ray
 
 # More than one cluster in a process: each finds a free port.
 DASHBOARD = {"dashboard_address": "127.0.0.1:0"}
@@ -48,6 +50,33 @@ def cluster(cluster_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
 def narrow_cluster(cluster_loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
     """Give a cluster of one process with one thread."""
     yield from _cluster(cluster_loop, ONE_WORKER)
+
+
+@pytest.fixture(scope="module")
+def ray_instance() -> Iterator[None]:
+    """Have a local Ray initialised; a process has one, so it ends with the module."""
+    with local_ray():
+        yield
+
+
+@pytest.fixture
+def on_dask(cluster: Any) -> DaskTaskRunner:
+    return DaskTaskRunner(cluster=cluster)
+
+
+@pytest.fixture
+def narrow_on_dask(narrow_cluster: Any) -> DaskTaskRunner:
+    return DaskTaskRunner(cluster=narrow_cluster)
+
+
+@pytest.fixture
+def on_ray(ray_instance: None) -> RayTaskRunner:
+    return RayTaskRunner()
+
+
+@pytest.fixture
+def narrow_on_ray(ray_instance: None) -> RayTaskRunner:
+    return NarrowRayTaskRunner()
 
 
 def _cluster(loop: asyncio.AbstractEventLoop, kwargs: dict[str, Any]) -> Iterator[Any]:

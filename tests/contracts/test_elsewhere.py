@@ -12,14 +12,16 @@ import pytest
 
 from penstock import flow, get_run_context, get_run_logger, tags, task
 from penstock.errors import FailedRun, RemoteTaskError
-from penstock.task_runners import BaseTaskRunner, DaskTaskRunner
+from penstock.task_runners import BaseTaskRunner
 from penstock.testing.ledger import Ledger
 from tests.contracts.recorded import by_name, lines, task_runs
 
 
-@pytest.fixture
-def runner(cluster: Any) -> DaskTaskRunner:
-    return DaskTaskRunner(cluster=cluster)
+@pytest.fixture(params=["dask", "ray"])
+def runner(
+    request: pytest.FixtureRequest, on_dask: BaseTaskRunner, on_ray: BaseTaskRunner
+) -> BaseTaskRunner:
+    return on_dask if request.param == "dask" else on_ray
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from penstock.errors import CancelledRun, SerializationError
 from penstock.task_runners import (
     BaseTaskRunner,
     ConcurrentTaskRunner,
-    DaskTaskRunner,
     SequentialTaskRunner,
     get_dask_client,
 )
@@ -26,15 +25,19 @@ from tests.contracts.recorded import by_name, flow_runs, task_runs
 LARGE = 200_000  # bytes: more than travels with a report
 
 
-@pytest.fixture
-def runner(cluster: Any) -> DaskTaskRunner:
-    return DaskTaskRunner(cluster=cluster)
+@pytest.fixture(params=["dask", "ray"])
+def runner(
+    request: pytest.FixtureRequest, on_dask: BaseTaskRunner, on_ray: BaseTaskRunner
+) -> BaseTaskRunner:
+    return on_dask if request.param == "dask" else on_ray
 
 
-@pytest.fixture
-def narrow(narrow_cluster: Any) -> DaskTaskRunner:
-    """Give a runner with one worker of one thread."""
-    return DaskTaskRunner(cluster=narrow_cluster)
+@pytest.fixture(params=["dask", "ray"])
+def narrow(
+    request: pytest.FixtureRequest, narrow_on_dask: BaseTaskRunner, narrow_on_ray: BaseTaskRunner
+) -> BaseTaskRunner:
+    """Give a runner that has room for one running task."""
+    return narrow_on_dask if request.param == "dask" else narrow_on_ray
 
 
 @pytest.fixture
@@ -147,8 +150,8 @@ def wait_with_client() -> tuple[int, int]:
     return first, second + add.submit(0, 1).result()
 
 
-def test_children_beside_work_for_the_cluster_itself(narrow: BaseTaskRunner) -> None:
-    assert in_flow(narrow, lambda: wait_with_client.submit().result()) == (3, 8)
+def test_children_beside_work_for_the_cluster_itself(narrow_on_dask: Any) -> None:
+    assert in_flow(narrow_on_dask, lambda: wait_with_client.submit().result()) == (3, 8)
 
 
 @task
@@ -286,7 +289,7 @@ def call_summed() -> int:
     return summed(3)
 
 
-def test_flows_submitted_to_dask_are_recorded(runner: BaseTaskRunner) -> None:
+def test_flows_submitted_to_a_cluster_are_recorded(runner: BaseTaskRunner) -> None:
     @flow(task_runner=runner)
     def example() -> None:
         assert doubled.submit(2).result() == 4
@@ -393,7 +396,7 @@ def test_futures_cross_engines(runner: BaseTaskRunner, size: int) -> None:
     in_flow(runner, body)
 
 
-def test_tasks_on_dask_and_on_threads_wait_for_each_other(
+def test_tasks_on_a_cluster_and_on_threads_wait_for_each_other(
     runner: BaseTaskRunner, ledger: Ledger
 ) -> None:
     nearby = note.with_options(task_runner=ConcurrentTaskRunner())
@@ -408,7 +411,7 @@ def test_tasks_on_dask_and_on_threads_wait_for_each_other(
     assert ledger.lines() == [str(number) for number in range(10)]
 
 
-def test_placed_tasks_submitted_inside_a_dask_task(runner: BaseTaskRunner) -> None:
+def test_placed_tasks_submitted_inside_a_task_on_a_cluster(runner: BaseTaskRunner) -> None:
     threads = where.with_options(task_runner=ConcurrentTaskRunner())
 
     @task

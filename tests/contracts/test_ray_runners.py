@@ -17,8 +17,10 @@ from penstock.task_runners import RayTaskRunner
 from penstock.testing import TaskRunnerContract
 from tests.leaks import lend_sockets
 from tests.task_runners.ray.driving import (
+    CPUS,
     LOCAL,
     NarrowRayTaskRunner,
+    SpreadRayTaskRunner,
     connected,
     local_ray,
     two_nodes,
@@ -50,7 +52,7 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="class")
 def nodes() -> Iterator[None]:
     """Have a cluster of two nodes."""
-    with two_nodes():
+    with two_nodes(cpus=(2, CPUS)):
         yield
 
 
@@ -79,11 +81,16 @@ class TestAddress(TaskRunnerContract):
 
 
 class TestTwoNodes(TaskRunnerContract):
-    """Worker processes on two nodes."""
+    """Worker processes on two nodes, which get task runs in turn."""
 
     @pytest.fixture
     def task_runner(self, nodes: None) -> RayTaskRunner:
-        return RayTaskRunner()
+        return SpreadRayTaskRunner()
+
+    @pytest.fixture
+    def one_worker(self, nodes: None) -> RayTaskRunner:
+        # The second node alone has as many processors.
+        return NarrowRayTaskRunner()
 
 
 @task

@@ -224,6 +224,34 @@ class TestOneInstance:
         assert example() == 1
         assert "the worker is killed" in caplog.text
 
+    @pytest.mark.parametrize("seconds", [0.2, None])
+    def test_g3_code_that_holds_the_interpreter_is_killed(
+        self, seconds: float | None, penstock_home: Path, tmp_path: Path
+    ) -> None:
+        begun = Ledger(tmp_path / "begun")
+
+        @task(timeout_seconds=seconds)
+        def hold_on() -> None:
+            import ctypes
+
+            begun.add(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter lock
+
+        @flow(task_runner=RayTaskRunner())
+        def example() -> Any:
+            future = hold_on.submit()
+            pid = int(wait_for_line(begun))
+            if seconds is None:
+                assert future.cancel()
+            state = future.wait(20)
+            wait_until(lambda: not Path(f"/proc/{pid}/exe").exists())
+            return {"name": state and state.name, "other": pid_of_worker.submit().result()}
+
+        name, kind = ("TimedOut", "FAILED") if seconds else ("Cancelled", "CANCELLED")
+        assert example()["name"] == name
+        assert len(begun.lines()) == 1
+        assert [row[0] for row in history(penstock_home, "hold-on")] == [kind]
+
     def test_g1_cancel_of_what_waits_in_rays_queue(self, tmp_path: Path) -> None:
         gate, begun = Gate(tmp_path / "gate"), Ledger(tmp_path / "begun")
 
@@ -311,6 +339,49 @@ class TestOneInstance:
 
         assert example() == [1.0, 2.0, 3.0]
 
+    def test_remote_options_reach_ray_from_its_workers(self) -> None:
+        @task
+        def assigned() -> Any:
+            context: Any = ray.get_runtime_context()
+            return context.get_assigned_resources()["CPU"]
+
+        @task
+        def outer() -> list[float]:
+            plain = assigned.submit()
+            with remote_options(num_cpus=2, max_retries=0):
+                wide = assigned.submit()
+                with remote_options(num_cpus=3):
+                    wider = assigned.submit()
+            return [plain.result(), wide.result(), wider.result()]
+
+        @flow(task_runner=RayTaskRunner())
+        def example() -> Any:
+            return outer.submit().result()
+
+        assert example() == [1.0, 2.0, 3.0]
+
+    def test_max_retries_given_on_a_worker_reach_ray(self, tmp_path: Path) -> None:
+        begun = Ledger(tmp_path / "begun")
+
+        @task(worker_loss_retries=0, bundle=False)
+        def die_once() -> int:
+            begun.add("begun")
+            if len(begun.lines()) == 1:
+                os._exit(1)
+            return 7
+
+        @task
+        def outer() -> int:
+            with remote_options(max_retries=1):
+                return die_once.submit().result()
+
+        @flow(task_runner=RayTaskRunner())
+        def example() -> Any:
+            return outer.submit().result()
+
+        assert example() == 7
+        assert len(begun.lines()) == 2
+
     def test_options_that_ray_refuses_are_told_at_submission(self) -> None:
         @flow(task_runner=RayTaskRunner())
         def example() -> Any:
@@ -359,7 +430,7 @@ def test_d2_a_killed_node_costs_what_ran_there_one_attempt(
             time.sleep(60)
         return 7
 
-    with two_nodes(cpus=1) as cluster:
+    with two_nodes(cpus=(1, 1)) as cluster:
         (second,) = cluster.worker_nodes
 
         @flow(task_runner=RayTaskRunner())

@@ -9,7 +9,8 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from penstock.history.recorder import CHANGED
-from penstock.remote.failures import state_from_record
+from penstock.remote.blackbox import Running
+from penstock.remote.failures import state_from_record, state_to_record
 from penstock.remote.messages import (
     BUNDLE_ENDED,
     CAME_BACK,
@@ -28,6 +29,7 @@ from penstock.remote.messages import (
 )
 from penstock.remote.requests import Requests
 from penstock.remote.values import ArrivedState
+from penstock.runtime.attempts import timed_out_state
 from penstock.settings import load_settings
 from penstock.states import RETRYING, State, StateType
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.core.bundling import Pace
     from penstock.remote.cargo import Cargo
     from penstock.remote.dispatch import Dispatcher
+    from penstock.remote.engine import Bundle
 
 logger = logging.getLogger("penstock.remote")
 RUNNING = StateType.RUNNING
@@ -88,6 +91,19 @@ class Reports:
             self._live = live
             self._requests = Requests(self._dispatcher, live, self._header)
         return self._header
+
+    def time_out(self, bundle: Bundle, running: Running, seconds: float, worker: str) -> None:
+        """End a task run that has exceeded its time limit, unless its worker has told its end.
+
+        For a worker that is killed from outside: its code may hold the interpreter, and so keep
+        it from saying so itself.
+        """
+        cargo = self._dispatcher.open.get(running.key)
+        if cargo is None or cargo.bundle is not bundle:
+            return
+        record = state_to_record(timed_out_state(cargo.run, seconds))
+        entry = ENDED, running.key, running.attempt, running.began_at, time_ns(), None, record
+        self.take(pickle.dumps((worker, [entry]), 5))
 
     def close(self) -> None:
         """End the thread that serves requests."""

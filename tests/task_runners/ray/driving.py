@@ -63,19 +63,19 @@ def connected(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def two_nodes(cpus: int = 2) -> Iterator[Cluster]:
-    """Have a cluster of two nodes, and be connected to it."""
+def two_nodes(cpus: tuple[int, int]) -> Iterator[Cluster]:
+    """Have a cluster of two nodes, and be connected to the first, which is its head."""
     made: list[Cluster] = []
 
     def open_cluster() -> None:
         node: dict[str, Any] = {
-            "num_cpus": cpus,
             "object_store_memory": STORE_BYTES,
             "node_ip_address": LOOPBACK,
         }
-        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        head = {"include_dashboard": False, "num_cpus": cpus[0], **node}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         made.append(cluster)
-        cluster.add_node(**node)
+        cluster.add_node(num_cpus=cpus[1], **node)
         ray.init(address=cluster.address, namespace="penstock", logging_level=logging.WARNING)
 
     def close_cluster() -> None:
@@ -92,4 +92,13 @@ class NarrowRayTaskRunner(RayTaskRunner):
     async def _open(self, exit_stack: AsyncExitStack) -> Any:
         engine = await super()._open(exit_stack)
         engine.defaults["num_cpus"] = CPUS
+        return engine
+
+
+class SpreadRayTaskRunner(RayTaskRunner):
+    """A runner whose task runs go to the nodes in turn, however much room the first one has."""
+
+    async def _open(self, exit_stack: AsyncExitStack) -> Any:
+        engine = await super()._open(exit_stack)
+        engine.defaults["scheduling_strategy"] = "SPREAD"
         return engine

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from time import time_ns
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,9 +25,7 @@ from penstock.core.resources import said
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.dispatch import Dispatcher
 from penstock.remote.engine import Bundle, Engine, Options
-from penstock.remote.failures import state_to_record
-from penstock.remote.messages import CANCEL, ENDED, STARTED
-from penstock.runtime.attempts import timed_out_state
+from penstock.remote.messages import CANCEL, STARTED
 from penstock.states import describe_exception
 from penstock.task_runners.accounts import Account, Grant
 from penstock.task_runners.admission import Waiting
@@ -370,26 +367,17 @@ class ProcessEngine(Engine):
             )
 
     def _end_overdue(self, overdue: Overdue) -> None:
-        worker, _, limit = overdue
+        worker, running, limit = overdue
         member = self._crew[worker]
         if limit is not None and member.now is not None:
             # It may hold the interpreter of its process, and have been unable to say so itself.
             dispatcher = self._heard()
-            dispatcher.post(self._time_out, dispatcher, member.now.bundle, overdue)
+            told = member.now.bundle, running, limit, worker.name
+            dispatcher.post(dispatcher.reports.time_out, *told)
         logger.warning(
             "A task run does not stop in worker process %d: the process is killed.", worker.pid
         )
         self._supervisor.kill(worker)
-
-    def _time_out(self, dispatcher: Dispatcher, bundle: Bundle, overdue: Overdue) -> None:
-        """End a task run that has exceeded its time limit, unless its worker has told its end."""
-        key, attempt, began_at, _ = overdue.running
-        cargo = dispatcher.open.get(key)
-        if cargo is None or cargo.bundle is not bundle or overdue.limit is None:
-            return
-        record = state_to_record(timed_out_state(cargo.run, overdue.limit))
-        entry = (ENDED, key, attempt, began_at, time_ns(), None, record)
-        dispatcher.reports.take(pickle.dumps((overdue.worker.name, [entry]), 5))
 
     # Under the lock.
 

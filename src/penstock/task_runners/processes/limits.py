@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from time import monotonic, monotonic_ns
 from typing import NamedTuple
 
-from penstock.task_runners.processes.blackbox import Running
+from penstock.remote.blackbox import Running
 from penstock.task_runners.processes.supervisor import WorkerProcess
 
 PATIENCE_SECONDS = 1.0

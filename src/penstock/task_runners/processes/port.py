@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from penstock.remote.blackbox import BlackBox, NoBox
 from penstock.remote.outbox import Outbox, Port
 from penstock.task_runners.processes.arena import Arena
-from penstock.task_runners.processes.blackbox import BlackBox, NoBox
 from penstock.task_runners.processes.frames import CAME_BACK, LEFT, REPORT, RETURNED, frame
 from penstock.task_runners.processes.surroundings import Surroundings
 

@@ -22,9 +22,9 @@ from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Protocol
 
+from penstock.remote.blackbox import BlackBox
 from penstock.states import describe_exception
 from penstock.task_runners.processes.arena import OwnArena
-from penstock.task_runners.processes.blackbox import BlackBox
 from penstock.task_runners.processes.frames import SETUP, Reader, Sender, frame, pair
 from penstock.task_runners.processes.nursery import BORN, FORK, KILL
 from penstock.task_runners.processes.nursery_process import NurseryProcess

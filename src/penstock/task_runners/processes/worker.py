@@ -21,13 +21,13 @@ from time import monotonic
 from typing import NamedTuple
 
 from penstock.core.bundling import BUDGET_SECONDS
+from penstock.remote.blackbox import BlackBox
 from penstock.remote.flow_run import hear
 from penstock.remote.outbox import ticker
 from penstock.remote.parcels import unpack_code
 from penstock.remote.worker import run_bundle
 from penstock.states import describe_exception
 from penstock.task_runners.processes.arena import Arena
-from penstock.task_runners.processes.blackbox import BlackBox
 from penstock.task_runners.processes.frames import (
     BROKEN,
     BUNDLE,

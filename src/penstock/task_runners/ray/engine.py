@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -22,16 +23,18 @@ from ray.exceptions import RayActorError
 
 from penstock.errors import EngineLost, WorkerLost
 from penstock.remote.dispatch import Dispatcher
-from penstock.remote.engine import Bundle, Engine, Options
+from penstock.remote.engine import Bundle, Engine, Options, options_elsewhere
+from penstock.remote.messages import CANCEL
 from penstock.remote.recovery import Unrun
 from penstock.runtime.blocking import ServiceThread
 from penstock.states import describe_exception
 from penstock.task_runners.ray.arrivals import Arrivals
 from penstock.task_runners.ray.connection import alive_nodes, connect
 from penstock.task_runners.ray.kept import Kept, Raw, RayFetch, Shared, lost_object
+from penstock.task_runners.ray.limits import Limits, Overdue
 from penstock.task_runners.ray.options import NOTHING, Given, current_options
 from penstock.task_runners.ray.problems import explained
-from penstock.task_runners.ray.relay import ASKED, BEGUN, KILL, LOST, REPORT, UNSENT
+from penstock.task_runners.ray.relay import ASKED, BEGUN, DEAD_SECONDS, KILL, LOST, REPORT, UNSENT
 from penstock.task_runners.ray.relays import close_relay, open_relay
 from penstock.task_runners.ray.resources import as_options, is_possible, merged, refusal, wanted
 from penstock.task_runners.ray.watch import Watch
@@ -42,6 +45,10 @@ _OTHERS = frozenset({"max_retries", "retry_exceptions", "enable_task_events"})
 _MOST_FUNCTIONS = 200
 _JOIN_SECONDS = 5.0
 _LAST_SECONDS = 0.5
+_FORGOTTEN_TEXT = (
+    f"The flow run's process stood still for more than {DEAD_SECONDS:g} s, so its workers on Ray "
+    "took it for dead. Run the flow again."
+)
 
 
 async def open_engine(runner: Any, exit_stack: AsyncExitStack) -> RayEngine:
@@ -92,6 +99,7 @@ class RayEngine(Engine):
         self._shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
         self._checked: dict[Options, Any] = {}
         self._listener = ServiceThread(target=self._listen, name="penstock-ray-listen", daemon=True)
+        self._limits = Limits(self._goes_on)
         self._watch = Watch(self)
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -130,6 +138,7 @@ class RayEngine(Engine):
         except BaseException:
             del self._sent[bundle.id]
             raise
+        self._limits.expect(bundle)
         self._waited_for[bundle.id] = bundle.native = ref
         ref.future().add_done_callback(lambda future: self._ended(bundle, future))
 
@@ -156,7 +165,7 @@ class RayEngine(Engine):
         return min(depth, _MOST_FUNCTIONS)
 
     def options_of(self, call: Any) -> Options | None:
-        given = call.context.get(current_options, NOTHING)
+        given = options_elsewhere(call, self) or call.context.get(current_options, NOTHING)
         resources = call.task.resources
         if not given and not resources:
             return None
@@ -201,6 +210,9 @@ class RayEngine(Engine):
             self._call("tell", worker, data)
 
     def tell_about(self, bundle: Bundle, data: bytes) -> None:
+        _, (kind, keys) = pickle.loads(data)
+        if kind == CANCEL:
+            self._limits.call_off(bundle, keys)
         with suppress(Exception):
             self._call("tell_about", bundle.id, data)
 
@@ -212,6 +224,24 @@ class RayEngine(Engine):
         self._killed.add(bundle.id)
         # Not by Ray: its forced cancellation of a task that ends just then ends this process.
         self.tell(worker, KILL + bundle.id.encode())
+
+    def check_limits(self) -> None:
+        """Find code that goes on although it should have stopped, and end its worker."""
+        self._limits.check([node["NodeID"] for node in self._nodes])
+
+    def _goes_on(self, overdue: Overdue, limit: float | None) -> None:
+        """Take that a worker is killed from outside: it can neither stop its code nor say so."""
+        dispatcher = self._dispatcher
+        cargo = None if dispatcher is None else dispatcher.open.get(overdue.running.key)
+        if dispatcher is None or cargo is None or cargo.bundle is None:
+            return
+        logger.warning(
+            "A task run does not stop on Ray, in process %d: the worker is killed.", overdue.pid
+        )
+        self._killed.add(cargo.bundle.id)
+        if limit is not None:
+            told = cargo.bundle, overdue.running, limit, f"{overdue.node[:8]}:{overdue.pid}"
+            dispatcher.post(dispatcher.reports.time_out, *told)
 
     # Values.
 
@@ -248,13 +278,15 @@ class RayEngine(Engine):
         except BaseException as exc:
             last, problem = None, exc
         self._waited_for.pop(bundle.id, None)
-        if bundle.id not in self._sent:
-            return  # nobody waits for it any more
         if last is not None:
             worker, number, data, refs = last
             if data is not None:
+                # In any case: what the worker reports later is not heard before it.
                 self._report(worker, number, data, refs)
                 number += 1
+        if bundle.id not in self._sent:
+            return  # nobody waits for it any more
+        if last is not None:
             # What it has reported before may still be on its way through the relay.
             self._arrivals.when_heard(worker, number, lambda: self._through(bundle))
             return
@@ -334,7 +366,11 @@ class RayEngine(Engine):
                 if not self.is_closed:
                     self.fail(_loss(exc))
                 return
-            for one in news or ():
+            if news is None:
+                if not self.is_closed:
+                    self.fail(EngineLost(_FORGOTTEN_TEXT))
+                return
+            for one in news:
                 try:
                     self._take(*one)
                 except Exception:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -28,17 +29,21 @@ KILL, REVOKE = b"kill ", b"revoke "
 POLL_SECONDS = 5.0
 LINGER_SECONDS = 10.0
 _SILENT_SECONDS = 8.0
-_DEAD_SECONDS = 60.0
+DEAD_SECONDS = 300.0
 _CHECK_SECONDS = 0.5
 _MOST_HELD = 10_000
 _ANSWER_SECONDS = 30.0
 
 
 class Relay:
-    """The actor: passes every call on to the channel of its driver."""
+    """The actor: passes every call on to the channel of its driver.
 
-    def __init__(self) -> None:
-        self._channels: dict[str, Channel] = {}
+    Args:
+        driver: who has started it; known from here on, since calls may overtake each other.
+    """
+
+    def __init__(self, driver: str) -> None:
+        self._channels = {driver: Channel()}
         self._used_at = monotonic()
         self._watch: asyncio.Task[None] | None = None
 
@@ -46,14 +51,12 @@ class Relay:
         """Take in a driver."""
         self._channels[driver] = Channel()
         self._used_at = monotonic()
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._await_silence())
 
     async def _await_silence(self) -> None:
-        """End the process once no driver has asked for anything for a minute: all have died."""
+        """End the process once no driver has asked for anything for minutes: all have died."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            oldest = monotonic() - _DEAD_SECONDS
+            oldest = monotonic() - DEAD_SECONDS
             for driver, channel in list(self._channels.items()):
                 if channel.asked_at < oldest:
                     self._channels.pop(driver).close()
@@ -74,6 +77,8 @@ class Relay:
 
     async def call(self, driver: str, name: str, *arguments: Any) -> Any:
         """Call a method of a driver's channel; None, at once, for one that has left."""
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._await_silence())
         channel = self._channels.get(driver)
         return None if channel is None else await getattr(channel, name)(*arguments)
 
@@ -99,6 +104,8 @@ class Channel:
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[int, asyncio.Future[Any]] = {}
+        # Never used twice: an answer may come when nobody waits for it any more.
+        self._numbers = count()
 
     # Of the driver.
 
@@ -185,7 +192,7 @@ class Channel:
 
     async def ask(self, name: str) -> list[Any] | None:
         """Have the driver look for a kept value; gives a reference to it, None if it is lost."""
-        number = 1 + max(self._asked, default=0)
+        number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         self._add(ASKED, name, number)
         try:

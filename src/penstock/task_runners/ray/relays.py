@@ -35,9 +35,8 @@ def open_relay(driver: str, nodes: list[dict[str, Any]]) -> Any:
         for relay in (_known.get(session), relay_here()):
             if relay is not None and _answers(relay, driver):
                 return relay
-        relay = _start(nodes)
+        relay = _start(driver, nodes)
         _known.clear()
-        relay.open.remote(driver)
         if session:
             _known[session] = relay
         return relay
@@ -51,10 +50,10 @@ def close_relay(relay: Any, driver: str) -> None:
             ray.kill(relay)
 
 
-def _start(nodes: list[dict[str, Any]]) -> Any:
+def _start(driver: str, nodes: list[dict[str, Any]]) -> Any:
     # A node may go; the head goes with everything.
     heads = [node["NodeID"] for node in nodes if _HEAD in node["Resources"]]
-    where: Any = NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
+    where: Any = NodeAffinitySchedulingStrategy(heads[0], soft=False) if heads else "DEFAULT"
     options: dict[str, Any] = {
         # Not counted by Ray: a reference that is left of an earlier Ray in this process, where an
         # actor had the same id, would take this one along. It ends by itself.
@@ -66,7 +65,7 @@ def _start(nodes: list[dict[str, Any]]) -> Any:
         "scheduling_strategy": where,
     }
     actor: Any = ray.remote(Relay)
-    return actor.options(**options).remote()
+    return actor.options(**options).remote(driver)
 
 
 def _answers(relay: Any, driver: str) -> bool:

@@ -1,4 +1,4 @@
-"""Watch over Ray: does its head answer, and which nodes are there?
+"""Watch over Ray: does its head answer, which nodes are there, and does something run too long?
 
 Ray itself waits for a head that does not answer for a minute, and then ends the process.
 """
@@ -52,7 +52,7 @@ class Watch:
         while not self._is_over.wait(CHECK_SECONDS):
             if self._head is None or _answers(self._head):
                 answered_at = monotonic()
-                self._look_at_nodes()
+                self._look()
             elif monotonic() - answered_at > LOST_SECONDS:
                 self.is_lost = True
                 self._engine.fail(
@@ -63,12 +63,13 @@ class Watch:
                 )
                 return
 
-    def _look_at_nodes(self) -> None:
+    def _look(self) -> None:
         try:
             self._engine.look_at_nodes()
+            self._engine.check_limits()
         except Exception:
             # Whoever listens to the relay hears why.
-            logger.debug("Ray did not tell its nodes.", exc_info=True)
+            logger.debug("Ray did not answer.", exc_info=True)
 
 
 def _address_of_head() -> tuple[str, int]:

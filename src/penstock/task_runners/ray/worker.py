@@ -27,12 +27,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from penstock.remote.blackbox import BlackBox, NoBox
 from penstock.remote.flow_run import hear
 from penstock.remote.messages import BUNDLE_ENDED
 from penstock.remote.outbox import Outbox, Port, ticker
 from penstock.remote.worker import run_bundle
 from penstock.runtime.blocking import block_by, take
 from penstock.task_runners.ray.kept import Raw
+from penstock.task_runners.ray.limits import make_box
+from penstock.task_runners.ray.options import current_options
 from penstock.task_runners.ray.relay import KILL, REVOKE
 
 Last = tuple[str, int, bytes | None, dict[str, Any]]
@@ -42,6 +45,7 @@ _LAST_SECONDS = 0.5
 _MOST_BUNDLES = 10_000
 _ports: dict[str, RayPort] = {}
 _lock = threading.Lock()
+_box: BlackBox | NoBox = NoBox()
 
 
 class ValueLost(Exception):
@@ -149,7 +153,9 @@ class RayPort(Port):
     # Values.
 
     def keep(self, reply_to: Any, name: str, value: Any) -> int:
-        self._refs[name] = ray.put(value)
+        ref = ray.put(value)
+        with self._lock:
+            self._refs[name] = ref
         size = getattr(value, "nbytes", None)
         return size if isinstance(size, int) else sys.getsizeof(value)
 
@@ -158,6 +164,11 @@ class RayPort(Port):
         if found is None:
             raise ValueLost(name)
         return ray.get(found[0])
+
+    # Submissions.
+
+    def options(self) -> dict[str, Any] | None:
+        return dict(current_options.get()) or None
 
     # Words.
 
@@ -295,11 +306,23 @@ class _RayOutbox(Outbox):
             self.port.is_ending = True  # type: ignore[attr-defined]
         super().add(*entry)
 
+    def begins(self, key: bytes, attempt: int) -> None:
+        _box.begins(key, attempt)
+
+    def enters(self) -> None:
+        _box.enters()
+
+    def rests(self) -> None:
+        _box.rests()
+
 
 def run(
     reply_to: str, bundle_id: str, relay: Any, data: bytes, names: list[str], *parts: Any
 ) -> Any:
     """Execute a bundle; this is the Ray task. None: it must not begin any more."""
+    global _box
+    if isinstance(_box, NoBox):
+        _box = make_box() or _box
     port = _port(reply_to, relay)
     _ignore_interrupts()
     if not port.begins(bundle_id):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.task_runners.processes.blackbox import ROOM, BlackBox
+from penstock.remote.blackbox import ROOM, BlackBox
 
 KEY = bytes(range(16))
 

@@ -16,7 +16,7 @@ import pytest
 from penstock import StateType, flow, task
 from penstock.errors import CrashedRun, WorkerLost
 from penstock.task_runners import DaskTaskRunner
-from penstock.testing.ledger import Gate, Ledger
+from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.dask_runs import LARGE, history, wait_for_line
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
@@ -55,6 +55,8 @@ def test_c1_a_killed_worker_costs_what_ran_there_one_attempt(
         pid = int(wait_for_line(pids))
         others = slow.map(range(20))
         assert others.result() == list(range(20))
+        # A death before its worker has told of the start would cost no attempt.
+        wait_until(lambda: future.state.is_running())
         os.kill(pid, signal.SIGKILL)
         gate.open()
         assert future.result() == 7

@@ -69,7 +69,8 @@ class ProcessEngine(Engine):
     """
 
     knows_starts = True
-    looks_ahead = 0
+    # So that no worker waits for the dispatcher between two calls of some length.
+    looks_ahead = 2
     reply_to = None
 
     def __init__(

@@ -13,50 +13,32 @@ import json
 import logging
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
-from penstock import flow, task
+from bench.work import (
+    MICRO,
+    MILLI,
+    Figures,
+    chunk,
+    compared,
+    noop,
+    pause,
+    plain,
+    results,
+    sleep_for,
+    timed,
+    warm,
+)
+from penstock import flow
 from penstock.task_runners import RayTaskRunner
 
 WORKERS = 2
 MOST_RAW = 2_000  # tasks of a raw loop: more would say no more
-MICRO, MILLI = 1e6, 1e3
 
-
-@dataclass
-class Figures:
-    """The rounds of a probe, in the row's unit."""
-
-    baseline: list[float] = field(default_factory=list)
-    ours: list[float] = field(default_factory=list)
-    notes: str = ""
-
-
-def plain(number: Any) -> Any:
-    """Do nothing."""
-    return number
-
-
-def sleep_for(seconds: float) -> float:
-    """Wait, as a task that computes elsewhere."""
-    time.sleep(seconds)
-    return seconds
-
-
-def chunk(numbers: range) -> list[int]:
-    """Do a chunk of no-op tasks, as one would by hand."""
-    return [plain(number) for number in numbers]
-
-
-warm = task(name="warm")(lambda: None)
-noop = task(name="noop")(plain)
-pause = task(name="pause")(sleep_for)
 raw_noop: Any = ray.remote(plain)
 raw_pause: Any = ray.remote(sleep_for)
 raw_chunk: Any = ray.remote(chunk)
@@ -88,27 +70,6 @@ def in_flow(body: Callable[[], Any]) -> Any:
         return body()
 
     return flow(name="bench", task_runner=RayTaskRunner())(warmed)()
-
-
-def timed(function: Callable[[], Any]) -> float:
-    """Give the seconds that a call takes."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def results(futures: list[Any]) -> list[Any]:
-    """Ask for every result, one by one."""
-    return [future.result() for future in futures]
-
-
-def compared(raw: Callable[[], float], ours: Callable[[], float], rounds: int) -> Figures:
-    """Measure both in turn."""
-    figures = Figures()
-    for _ in range(rounds):
-        figures.baseline.append(raw())
-        figures.ours.append(ours())
-    return figures
 
 
 # --- the probes ----------------------------------------------------------------------------------

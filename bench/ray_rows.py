@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from functools import partial
 from typing import Any
 
-from bench.rows import Rounds, Row, Size, run_process
+from bench.probed import probed
+from bench.rows import Row
 
-
-def run_ray_probe(name: str, count: int, rounds: int) -> dict[str, Any]:
-    """Run a probe in a fresh process with an empty history and a Ray of its own."""
-    with tempfile.TemporaryDirectory() as home:
-        _, printed = run_process(["-m", "bench.ray", name, str(count), str(rounds)], home)
-    figures: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return figures
-
-
-def on_ray(
-    probe: str, count: int, size: Size, *, scaled: bool = True, most_rounds: int = 5
-) -> Rounds:
-    """Measure a probe.
-
-    Args:
-        count: for the full size.
-        scaled: whether smaller sizes take fewer; else the figure would be another one.
-        most_rounds: rounds of the full size, for a probe that takes seconds a round.
-    """
-    if scaled:
-        count = max(1, count * size.tasks // Size.full().tasks)
-    return Rounds(**run_ray_probe(probe, count, min(size.rounds, most_rounds)))
-
-
+on_ray = partial(probed, "bench.ray")
 RAW = "raw Ray"
 
 

@@ -190,8 +190,13 @@ class FlowRun(Run):
         parameters: the arguments by name, coerced by annotation.
         runner: the name of its task runner.
         parent: the task run that stands for it in the flow run that called it.
-        result_bytes: its kept result.
+        kept, kept_codec: its kept result.
+        arguments: its arguments, pickled, to continue it with; None where they could not be.
+        origin: where the flow's function comes from, as JSON.
     """
+
+    arguments: bytes | None = None
+    origin: str | None = None
 
     def __init__(self, definition: Definition, key: bytes, created_at: int, name: str) -> None:
         self.definition = definition

@@ -100,7 +100,10 @@ def sample_group() -> Group:
         ),
         flow_run(OTHER_ID, name="calm-heron", flow="census", created_at=START + 500 * SECOND),
     ]
-    group.tasks = [(RUN_ID.bytes, 0, "etl:clean", "clean"), (RUN_ID.bytes, 1, "etl:load", "load")]
+    group.tasks = [
+        (RUN_ID.bytes, 0, "etl:clean", "clean", None),
+        (RUN_ID.bytes, 1, "etl:load", "load", None),
+    ]
     group.task_runs = [task_run(RUN_ID, n) for n in range(17)]
     group.task_runs += [failed_task_run(RUN_ID, n) for n in range(17, 19)]
     group.task_runs += [failed_task_run(RUN_ID, 19, "other")]

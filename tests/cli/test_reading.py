@@ -275,7 +275,7 @@ def test_text_from_the_history_cannot_control_the_terminal(penstock_home: Path) 
     group = Group(
         flow_runs=[flow_run(RUN_ID, name=evil, flow=evil, message=evil, tags=json.dumps([evil]))]
     )
-    group.tasks = [(RUN_ID.bytes, 0, evil, evil)]
+    group.tasks = [(RUN_ID.bytes, 0, evil, evil, None)]
     group.task_runs = [task_run(RUN_ID, 0, state="FAILED", message=evil)]
     group.counts = [(RUN_ID.bytes, 0, "FAILED", 1)]
     group.logs = [(RUN_ID.bytes, None, 1, 1, 20, evil, evil)]

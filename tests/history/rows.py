@@ -96,7 +96,7 @@ def one_flow_run(flow_run_id: bytes, task_runs: int) -> Group:
     """Make a group of a flow run, its one task and its completed task runs."""
     return Group(
         flow_runs=[flow_run_row(flow_run_id)],
-        tasks=[(flow_run_id, 1, "census.load", "load")],
+        tasks=[(flow_run_id, 1, "census.load", "load", None)],
         task_runs=[task_run_row(flow_run_id, number=number) for number in range(task_runs)],
         counts=[(flow_run_id, 1, "COMPLETED", task_runs)],
     )

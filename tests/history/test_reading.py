@@ -72,7 +72,7 @@ def runs(store: SQLiteStore) -> list[bytes]:
                     CHILD.bytes, name="calm-heron", created_at=START + 9, parent_task_run_id=ids[2]
                 ),
             ],
-            tasks=[(first, 1, "m.load", "load"), (first, 2, "m.clean", "clean")],
+            tasks=[(first, 1, "m.load", "load", None), (first, 2, "m.clean", "clean", None)],
             task_runs=[
                 task_run_row(first, id=ids[0]),
                 task_run_row(first, id=ids[1], number=1, name="special"),
@@ -227,7 +227,7 @@ def test_pages_cover_every_row_once(
     id = new_id()
     store.write(
         Group(
-            tasks=[(id, 1, "m.load", "load")],
+            tasks=[(id, 1, "m.load", "load", None)],
             task_runs=[task_run_row(id, number=number) for number in range(50)],
             logs=[log_row(id, str(number)) for number in range(49)],
         )
@@ -308,7 +308,7 @@ def test_kept_states_are_given_and_end_with_the_present_one(
         ),
         task_run_row(id, number=2, state="PENDING", state_name="NotReady", started_at=None),
     ]
-    store.write(Group(tasks=[(id, 1, "m.load", "load")], task_runs=rows))
+    store.write(Group(tasks=[(id, 1, "m.load", "load", None)], task_runs=rows))
     found = [
         [state["name"] for state in run["states"]] for run in reader.task_runs(str(UUID(bytes=id)))
     ]

@@ -190,7 +190,7 @@ def test_task_outside_flows_is_found_by_a_number_from_its_key(
     number = number_outside_flows("census.load")
     store.write(
         Group(
-            tasks=[(OUTSIDE_FLOWS, number, "census.load", "load")],
+            tasks=[(OUTSIDE_FLOWS, number, "census.load", "load", None)],
             task_runs=[task_run_row(None, task=number)],
         )
     )

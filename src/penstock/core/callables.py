@@ -38,7 +38,10 @@ class Decorated:
         key: module and qualified name of the function: what identifies it.
         held: what the callable brings along itself, beside the arguments of a call.
         digest: the input digest of a call without arguments.
+        source: the digest of its code and of the project's functions that it calls.
     """
+
+    source: str | None = None
 
     def __init__(self, fn: Any, decorator: str) -> None:
         plain = _plain(fn, decorator)

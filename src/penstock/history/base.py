@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+EPOCH_BITS = 40
+"""The `seq` of a row is a number of a change; the bits above these are the epoch: how many drivers
+the flow run had before the one that wrote it."""
 
 FLOW_RUN_COLUMNS = (
     "id",  # 16 bytes
@@ -45,8 +48,10 @@ FLOW_RUN_COLUMNS = (
     "pid",
     "pid_started_at",  # start time of that process, to notice a pid that was used again
     "penstock_version",
+    "arguments",  # the pickled arguments, or None: to continue it they must be given again
+    "origin",  # JSON object that tells where the flow's function comes from; None for a subflow run
 )
-TASK_COLUMNS = ("flow_run_id", "number", "key", "name")
+TASK_COLUMNS = ("flow_run_id", "number", "key", "name", "source")
 # Tasks called outside any flow: `flow_run_id` is this in TASK_COLUMNS (and None in their task
 # runs, which have no counts). All processes share it, so the number must follow from the key:
 # `number_outside_flows(key)`.
@@ -65,7 +70,7 @@ TASK_RUN_COLUMNS = (
     "identity",  # digest of task and inputs, None: cannot be identified
     "parameters",  # JSON object of previews
     "result",
-    "result_codec",
+    "result_codec",  # "json", "pickle"; "stored": the result is JSON that tells where it lies
     "upstream",  # ids of the upstream task runs, 16 bytes each, one after another; or None
     # From here on empty in most rows; a row in which all of them are empty may end before.
     "name",  # None: "<task>-<number>"

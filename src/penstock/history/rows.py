@@ -93,6 +93,8 @@ def flow_run_row(
         run.kept_codec,
         *owner,
         release,
+        run.arguments,
+        run.origin,
     )
 
 

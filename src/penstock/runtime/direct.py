@@ -82,7 +82,8 @@ class DirectCall:
         if run.task_number not in self.recorder.lone_tasks:
             self.recorder.lone_tasks.add(run.task_number)
             name = clean_text(task.name, LONGEST_NAME)
-            self.recorder.record(TASK, (OUTSIDE_FLOWS, run.task_number, task.key, name))
+            row = OUTSIDE_FLOWS, run.task_number, task.key, name, task.source
+            self.recorder.record(TASK, row)
 
     def execute(self) -> State:
         """Execute in this thread, waiting for upstreams first."""

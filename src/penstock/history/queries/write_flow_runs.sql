@@ -1,7 +1,8 @@
 INSERT INTO flow_runs (
     id, seq, name, flow, flow_key, version, state, state_name, message,
     created_at, started_at, ended_at, attempt, parameters, tags, runner, parent_task_run_id,
-    states, error, result, result_codec, host, pid, pid_started_at, penstock_version
+    states, error, result, result_codec, host, pid, pid_started_at, penstock_version,
+    arguments, origin
 )
 VALUES :rows
 ON CONFLICT (id) DO UPDATE SET
@@ -28,6 +29,11 @@ ON CONFLICT (id) DO UPDATE SET
     host = excluded.host,
     pid = excluded.pid,
     pid_started_at = excluded.pid_started_at,
-    penstock_version = excluded.penstock_version
+    penstock_version = excluded.penstock_version,
+    arguments = excluded.arguments,
+    origin = excluded.origin
 WHERE excluded.seq > flow_runs.seq
-    AND flow_runs.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+    AND (
+        flow_runs.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+        OR (flow_runs.state <> 'COMPLETED' AND excluded.seq >> 40 > flow_runs.seq >> 40)
+    )

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cache
+from time import time_ns
 from typing import Any
 
 from penstock.errors import AmbiguousRun, HistoryUnavailable, RunNotFound
@@ -23,11 +24,20 @@ from penstock.history.references import (
     whole_id,
 )
 from penstock.history.schema import check_version
-from penstock.history.shapes import Row, flow_run_shape, id_text, log_shape, task_run_shape
+from penstock.history.shapes import (
+    Row,
+    flow_run_shape,
+    id_text,
+    is_final,
+    log_shape,
+    task_run_shape,
+)
 from penstock.history.sqlite_errors import SQLITE_ERRORS, damaged, is_refused, refused, told
+from penstock.history.staleness import Staleness, staleness_of
 from penstock.history.statements import load_query
 
 _BUSY_TIMEOUT = 5.0
+_FIRST_WITH_LEASES = 2
 _PAGE = 500
 _LATEST = 2**63 - 1
 _CANDIDATES = 5
@@ -79,7 +89,8 @@ class SQLiteReader(HistoryReader):
         try:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
-            if not check_version(connection, self.path):
+            self._schema = check_version(connection, self.path)
+            if not self._schema:
                 raise _no_history(self.path)
         except BaseException:
             connection.close()
@@ -115,7 +126,23 @@ class SQLiteReader(HistoryReader):
         return self._rows(_query("select_flow_runs") + _query(query), values)
 
     def _with_counts(self, row: Row) -> dict[str, Any]:
-        return self._shaped(flow_run_shape, row, self._totals(row["id"]))
+        staleness = self._staleness(row)
+        if staleness is not None:
+            # A run may have ended, and its process with it, since its row was read.
+            row = next(iter(self._flow_runs("flow_runs_with_id", id=row["id"])), row)
+            staleness = None if is_final(row) else staleness
+        return self._shaped(flow_run_shape, row, self._totals(row["id"]), staleness)
+
+    def _staleness(self, row: Row) -> Staleness | None:
+        if is_final(row):
+            return None
+        leases: list[Row] = []
+        if self._schema >= _FIRST_WITH_LEASES:
+            leases = self._rows(_query("lease_of_flow_run"), {"flow_run_id": row["id"]})
+        try:
+            return staleness_of(row, leases[0] if leases else None, time_ns())
+        except (TypeError, ValueError) as problem:
+            raise damaged(self.path, f"a row cannot be read, {problem}") from problem
 
     def _totals(self, flow_run_id: bytes) -> dict[str, int]:
         totals: dict[str, int] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from time import time_ns
 from typing import Any
@@ -39,6 +39,7 @@ from penstock.history.statements import load_query
 _BUSY_TIMEOUT = 5.0
 _FIRST_WITH_LEASES = 2
 _PAGE = 500
+_LARGE_PAGE = 5_000
 _LATEST = 2**63 - 1
 _CANDIDATES = 5
 _TROUBLE = ("FAILED", "CRASHED")
@@ -217,6 +218,7 @@ class SQLiteReader(HistoryReader):
         flow_run_id: str,
         *,
         task_run_id: str | None = None,
+        task: str | None = None,
         level: int = 0,
         after: int = 0,
         limit: int | None = None,
@@ -224,6 +226,7 @@ class SQLiteReader(HistoryReader):
         values = {
             "flow_run_id": _known_id(flow_run_id),
             "task_run_id": task_run_id and _known_id(task_run_id),
+            "task": task,
             "level": level,
         }
         pages = self._pages(_query("logs_page"), values, "position", after, _PAGE, limit)
@@ -236,6 +239,39 @@ class SQLiteReader(HistoryReader):
         ):
             counts.setdefault(row["task"], {})[row["state"]] = row["number"]
         return counts
+
+    def subflow_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        rows = self._flow_runs("flow_runs_called_by", flow_run_id=_known_id(flow_run_id))
+        return [self._with_counts(row) for row in rows]
+
+    def task_run_columns(
+        self, flow_run_id: str, *, state: str | None = None, name: str | None = None
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        values = {
+            "flow_run_id": _known_id(flow_run_id),
+            "state": state and state.upper(),
+            "name": name,
+            "after": b"",
+            "limit": _LARGE_PAGE,
+        }
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # plain tuples: a column is read by its place
+        while True:
+            try:
+                rows = cursor.execute(_query("task_run_columns"), values).fetchall()
+            except SQLITE_ERRORS as problem:
+                raise told(problem, self.path) from problem
+            if rows:
+                yield rows
+            if len(rows) < _LARGE_PAGE:
+                return
+            values["after"] = rows[-1][0]
+
+    def kept_result(self, run_id: str) -> tuple[bytes, str] | None:
+        for row in self._rows(_query("kept_result"), {"id": _known_id(run_id)}):
+            if row["result"] is not None and row["result_codec"] is not None:
+                return bytes(row["result"]), str(row["result_codec"])
+        return None
 
     def _pages(
         self,

@@ -33,6 +33,8 @@ ROWS = {
     "clock": 0,  # beside the vocabulary: nothing of ours below it
     "settings": 0,
     "version": 0,
+    "wording": 0,
+    "cards": 0,
     # 1 decisions
     "core": 1,
     # 2 contracts
@@ -57,6 +59,10 @@ ROWS = {
     "flows": 7,
     "options": 7,
     "tasks": 7,
+    "records": 7,
+    "run_records": 7,
+    "record_cards": 7,
+    "frames": 7,
     "logs": 7,
     "testing": 7,
     # 8 front ends

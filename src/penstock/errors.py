@@ -28,6 +28,7 @@
     │   ├── CancelledRun                         cancelled
     │   ├── UpstreamFailed                       not started because an upstream did not complete
     │   ├── UnfinishedRun                        not final yet
+    │   ├── ResultNotKept                        it completed, but its value was not kept
     │   └── RemoteTaskError                      its exception cannot be rebuilt here
     ├── RunTimedOut (TimeoutError)               exceeded its `timeout_seconds`
     ├── ResumeError (RuntimeError)               a flow run that cannot be continued
@@ -157,6 +158,10 @@ class UpstreamFailed(RunError):
 
 class UnfinishedRun(RunError):
     """The run is not final yet."""
+
+
+class ResultNotKept(RunError):
+    """The run completed, but its value was not kept in the history."""
 
 
 class RemoteTaskError(RunError):

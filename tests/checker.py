@@ -3,11 +3,17 @@
 It reads the tables themselves, in one snapshot, so that it also holds for a history that is being
 written and for one that a killed process left behind.
 
-    closed     what a task run depends on is there; a completed one's upstreams ended before it
+    closed     what a task run depends on is there; a completed one's upstreams ended before it;
+               a flow run's end stands behind everything that happened in it
     settled    nothing goes on in a flow run that has ended, but what is not ready
     counted    the counts are those of a recount
     timed      times ascend; the states lead from PENDING to the present one
     attributed every task run, log line and count belongs to something that is there
+    numbered   changes, task runs and log lines have numbers of their own
+    epochs     nothing was written by a driver whose time was over
+    shaped     every column holds what its kind of run has (tests/shapes.py)
+
+What takes a witness beside the history, such as values, is judged by tests/faults/judge.py.
 """
 
 from __future__ import annotations
@@ -19,13 +25,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from penstock.history.base import OUTSIDE_FLOWS
+from penstock.history.base import EPOCH_BITS, OUTSIDE_FLOWS
 from penstock.history.locations import sqlite_uri
-
-FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
-Row = dict[str, Any]
+from tests.shapes import FINAL, Row, misshapen
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,10 @@ class History:
 
     flow_runs: dict[bytes, Row]
     task_runs: dict[bytes, Row]
-    tasks: set[tuple[bytes, int]]
+    tasks: dict[tuple[bytes, int], Row]
     counts: dict[tuple[bytes, int, str], int]
     logs: list[Row]
+    leases: dict[bytes, Row]
 
     @classmethod
     def read(cls, path: Path | str) -> History:
@@ -52,14 +56,25 @@ class History:
             return cls(
                 {row["id"]: row for row in rows("flow_runs")},
                 {row["id"]: row for row in rows("task_runs")},
-                {(row["flow_run_id"], row["number"]) for row in rows("tasks")},
+                {(row["flow_run_id"], row["number"]): row for row in rows("tasks")},
                 {
                     (row["flow_run_id"], row["task"], row["state"]): row["number"]
                     for row in rows("counts")
                     if row["number"]
                 },
                 rows("logs"),
+                {row["flow_run_id"]: row for row in rows("leases")},
             )
+
+    def outermost(self, flow_run: Row) -> Row:
+        """Give the flow run that a flow run is a part of, however deep; itself if it is none."""
+        for _ in range(100):
+            parent = self.task_runs.get(flow_run["parent_task_run_id"])
+            above = None if parent is None else self.flow_runs.get(parent["flow_run_id"])
+            if above is None:
+                return flow_run
+            flow_run = above
+        raise ValueError(f"flow run {told(flow_run)} is a part of itself")
 
 
 def problems_of(path: Path | str, *, allow_failure: bool = False) -> list[str]:
@@ -75,8 +90,16 @@ def problems_of(path: Path | str, *, allow_failure: bool = False) -> list[str]:
         *_miscounted(history),
         *_mistimed(history),
         *_unattributed(history),
+        *_unnumbered(history),
+        *_out_of_epoch(history),
+        *misshapen(history),
         *_damaged(path),
     ]
+
+
+def epoch_of(row: Row) -> int:
+    """Give which driver of its flow run wrote a row, counted from the first."""
+    return int(row["seq"]) >> EPOCH_BITS
 
 
 def upstreams_of(row: Row) -> list[bytes]:
@@ -98,6 +121,9 @@ def _unclosed(history: History, allow_failure: bool) -> Iterator[str]:
                 yield f"closed: {told(row)} depends on {key.hex()}, which is not there"
             elif row["state"] == "COMPLETED":
                 yield from _before(upstream, row, allow_failure)
+        flow_run = history.flow_runs.get(row["flow_run_id"])
+        if flow_run and flow_run["state"] in FINAL and row["seq"] >= flow_run["seq"]:
+            yield f"closed: {told(row)} was recorded behind the end of its flow run"
 
 
 def _before(upstream: Row, row: Row, allow_failure: bool) -> Iterator[str]:
@@ -173,6 +199,44 @@ def _unattributed(history: History) -> Iterator[str]:
         for known, key in runs:
             if key is not None and key not in known:
                 yield f"attributed: {line['message']!r} is a line of an unknown run"
+
+
+def _unnumbered(history: History) -> Iterator[str]:
+    runs = [*history.flow_runs.values(), *history.task_runs.values()]
+    inside = [row for row in runs if row.get("flow_run_id", row["id"]) is not None]
+    changes = Counter((row.get("flow_run_id", row["id"]), row["seq"]) for row in inside)
+    yield from (f"numbered: change {seq} is told twice" for (_, seq), n in changes.items() if n > 1)
+    for row in inside:
+        if not row["seq"] & ((1 << EPOCH_BITS) - 1):
+            yield f"numbered: {told(row)} has the change {row['seq']}"
+    ordinals = Counter(
+        (row["flow_run_id"], row["task"], row["number"]) for row in inside if "task" in row
+    )
+    for (_, task, number), times in ordinals.items():
+        if times > 1 or number < 0:
+            yield f"numbered: {times} runs of task {task} have the number {number}"
+
+
+def _out_of_epoch(history: History) -> Iterator[str]:
+    """Check that the drivers of each outermost flow run wrote one after another."""
+    lives: dict[bytes, list[tuple[int, int, Row]]] = {}
+    for row in [*history.flow_runs.values(), *history.task_runs.values()]:
+        own = history.flow_runs.get(row.get("flow_run_id", row["id"]))
+        if own is None:
+            continue
+        outermost = history.outermost(own)
+        lease = history.leases.get(outermost["id"])
+        if lease is not None and epoch_of(row) > lease["epoch"]:
+            yield f"epochs: {told(row)} is of epoch {epoch_of(row)}, the lease of {lease['epoch']}"
+        if row["ended_at"] is not None:
+            life = lives.setdefault(outermost["id"], [])
+            life.append((row["ended_at"], epoch_of(row), row))
+    for life in lives.values():
+        newest = 0
+        for _, epoch, row in sorted(life, key=lambda end: end[:2]):
+            if epoch < newest:
+                yield f"epochs: {told(row)} ended in epoch {epoch}, after one of {newest}"
+            newest = max(newest, epoch)
 
 
 def _damaged(path: Path | str) -> Iterator[str]:

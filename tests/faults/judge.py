@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.results.small import decode_small
-from tests.checker import History, epoch_of, problems_of, told, upstreams_of
+from penstock.version import __version__
+from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
 from tests.shapes import FINAL, Row
 
 
@@ -84,11 +86,24 @@ class Crash:
 
 @dataclass
 class Case:
-    """All that is known of a flow run that was disturbed."""
+    """All that is known of a flow run that was disturbed.
+
+    Attributes:
+        path: the history.
+        began_at, ended_at: times before and after everything.
+        runner: the name of its task runner, as far as known.
+        drivers: the ids of the processes that drove it, as far as known.
+        identities: those of an undisturbed run, by label.
+        losses: how many workers have died.
+    """
 
     path: Path
     model: Model
     effects: Sequence[Effect]
+    began_at: int = 0
+    ended_at: int = 1 << 62
+    runner: str | None = None
+    drivers: frozenset[int] = frozenset()
     crashes: Sequence[Crash] = ()
     identities: Mapping[str, bytes] = field(default_factory=dict)
     losses: int = 0
@@ -113,17 +128,23 @@ def label_of(row: Row) -> str | None:
 
 def verdict(case: Case) -> list[str]:
     """Give all that is wrong; empty when nothing is."""
-    history = History.read(case.path)
+    return problems_of(case.path) or judged(case, History.read(case.path))
+
+
+def judged(case: Case, history: History) -> list[str]:
+    """Give all that is wrong with a history, from its rows."""
+    if problems := problems_in(history):
+        return problems  # what is judged below may stumble over them
     labelled: dict[str, list[Row]] = defaultdict(list)
     for row in history.task_runs.values():
         labelled[label_of(row) or "?"].append(row)
     return [
-        *problems_of(case.path),
         *_present(case, history, labelled),
         *_repeated(case, history),
         *_values(case, history, labelled),
         *_kept(case, history),
         *_told(history),
+        *_placed(case, history),
     ]
 
 
@@ -136,6 +157,13 @@ def _present(case: Case, history: History, labelled: Mapping[str, list[Row]]) ->
             yield f"present: {label} completed {completed} times: {dict(states)}"
         for row in labelled.get(label, ()):
             yield from _expected_end(row, label, expected)
+    numbers: dict[tuple[bytes, int], set[int]] = defaultdict(set)
+    for row in history.task_runs.values():
+        numbers[row["flow_run_id"], row["task"]].add(row["number"])
+    for (_, task), given in numbers.items():
+        # A crash may have taken along those that had not started.
+        if not case.crashes and given != set(range(len(given))):
+            yield f"present: the runs of task {task} have the numbers {given}"
     for label in labelled.keys() - case.model.tasks.keys():
         yield f"present: nobody expects {label}"
     outermost = [row for row in history.flow_runs.values() if row["parent_task_run_id"] is None]
@@ -153,6 +181,9 @@ def _expected_end(row: Row, label: str, expected: Expected) -> Iterator[str]:
     states = {"COMPLETED", "CRASHED"} | ({"CANCELLED"} if expected.cancelled else set())
     if row["state"] not in states and row["state_name"] != "NotReady":
         yield f"present: {label} is {told(row)}"
+    messages = {"COMPLETED": None, "CANCELLED": "The task run was cancelled."}
+    if row["message"] != messages.get(row["state"], row["message"]):
+        yield f"present: {label} is {told(row)} with the message {row['message']!r}"
 
 
 def _repeated(case: Case, history: History) -> Iterator[str]:
@@ -163,7 +194,8 @@ def _repeated(case: Case, history: History) -> Iterator[str]:
         if effect.kind == "start":
             starts[effect.label].append(effect)
     for row in history.task_runs.values():
-        if (label := label_of(row)) in case.model.tasks and label not in case.model.subflows:
+        label = label_of(row) or "?"
+        if label in case.model.tasks and label not in case.model.subflows:
             yield from _happened(row, label, by_run[row["id"]])
     for label, effects in starts.items():
         expected = case.model.tasks.get(label)
@@ -174,8 +206,8 @@ def _repeated(case: Case, history: History) -> Iterator[str]:
         for row in crash.history.task_runs.values():
             if row["state"] != "COMPLETED":
                 continue
-            label = label_of(row)
-            late = [effect for effect in starts.get(label or "?", ()) if effect.at > crash.at]
+            label = label_of(row) or "?"
+            late = [effect for effect in starts.get(label, ()) if effect.at > crash.at]
             if late:
                 yield f"repeated: {label} had completed at crash {number}, and started again"
 
@@ -207,8 +239,10 @@ def _values(case: Case, history: History, labelled: Mapping[str, list[Row]]) -> 
         for row in labelled.get(label, ()):
             yield from _fits(case, history, row, label, expected)
     for row in history.flow_runs.values():
-        label = label_of(row)
-        value = case.model.tasks[label].value if label in case.model.tasks else case.model.value
+        subflow = case.model.tasks.get(label_of(row) or "")
+        value = case.model.value if subflow is None else subflow.value
+        if subflow is not None and row["flow"] != subflow.task:
+            yield f"values: flow run {told(row)} is of {row['flow']}"
         if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != value):
             yield f"values: flow run {told(row)} gave {row['result']!r} instead of {value!r}"
 
@@ -217,9 +251,8 @@ def _fits(case: Case, history: History, row: Row, label: str, expected: Expected
     task = history.tasks.get((row["flow_run_id"], row["task"]))
     if task is not None and task["name"] != expected.task:
         yield f"values: {label} is a run of {task['name']}"
-    if row["state"] == "COMPLETED":
-        if row["result"] is None or value_of(row) != expected.value:
-            yield f"values: {label} gave {row['result']!r} instead of {expected.value!r}"
+    if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != expected.value):
+        yield f"values: {label} gave {row['result']!r} instead of {expected.value!r}"
     if case.identities.get(label, row["identity"]) != row["identity"]:
         yield f"values: {label} has another identity than in an undisturbed run"
     upstreams = [history.task_runs.get(key) for key in upstreams_of(row)]
@@ -270,9 +303,9 @@ def _written_later(before: History, now: History, number: int) -> Iterator[str]:
     for row in [*now.flow_runs.values(), *now.task_runs.values()]:
         table = before.task_runs if "task" in row else before.flow_runs
         flow_run = before.flow_runs.get(row.get("flow_run_id", row["id"]))
-        if table.get(row["id"]) != row and flow_run is not None:
-            if epoch_of(row) <= epoch_of(flow_run):
-                yield f"epochs: {told(row)} was written after crash {number} by who had died"
+        is_new = flow_run is not None and table.get(row["id"]) != row
+        if is_new and epoch_of(row) <= epoch_of(flow_run or row):
+            yield f"epochs: {told(row)} was written after crash {number} by who had died"
 
 
 def _told(history: History) -> Iterator[str]:
@@ -281,8 +314,49 @@ def _told(history: History) -> Iterator[str]:
         lines[line["task_run_id"], line["attempt"]].append(line["message"])
     for row in history.task_runs.values():
         label = label_of(row)
-        if row["state"] != "COMPLETED" or json.loads(row["detail"] or "{}").get("subflow_run_id"):
-            continue
-        messages = lines[row["id"], row["attempt"]]
-        if messages != [f"{label} starts", f"{label} ends"]:
-            yield f"told: the log lines of {label} are {messages}"
+        whole = [f"{label} starts", f"{label} ends"]
+        for attempt in range(1, (row["attempt"] or 0) + 1):
+            messages = lines.pop((row["id"], attempt), [])
+            is_last = row["state"] == "COMPLETED" and attempt == row["attempt"]
+            is_subflow = bool(json.loads(row["detail"] or "{}").get("subflow_run_id"))
+            least = 2 * (is_last and not is_subflow)
+            if messages != whole[: len(messages)] or len(messages) < least:
+                yield f"told: the log lines of {label} are {messages}"
+    for (key, attempt), messages in lines.items():
+        if key is not None:
+            yield f"told: attempt {attempt} of {key.hex()[-8:]} has the lines {messages}"
+    for line in history.logs:
+        place = (line["level"], line["logger"])
+        if line["task_run_id"] is not None and place != (20, "penstock.task_runs"):
+            yield f"told: {line['message']!r} is of {place}"
+        run = history.task_runs.get(line["task_run_id"], {})
+        if line["at"] > (run.get("ended_at") or 1 << 62):
+            yield f"told: {line['message']!r} was written after the end of its run"
+
+
+def _placed(case: Case, history: History) -> Iterator[str]:
+    """Check what is said about the programs that ran."""
+    for row in history.flow_runs.values():
+        known = (os.uname().nodename, __version__)
+        if (row["host"], row["penstock_version"]) != known:
+            yield f"values: {told(row)} ran at {row['host']} with {row['penstock_version']}"
+        if not row["flow_key"].endswith(f".{row['flow']}"):
+            yield f"values: {told(row)} is of {row['flow']} at {row['flow_key']}"
+        if label_of(row) is None and row["runner"] != (case.runner or row["runner"]):
+            yield f"values: {told(row)} ran on {row['runner']}"
+        if case.drivers and row["pid"] not in case.drivers:
+            yield f"values: {told(row)} was driven by process {row['pid']}"
+        if row["created_at"] < case.began_at or (row["ended_at"] or 0) > case.ended_at:
+            yield f"values: {told(row)} ran before or after everything"
+    for task in history.tasks.values():
+        if not task["key"].endswith(f".{task['name']}"):
+            yield f"values: task {task['name']} is {task['key']}"
+    facts: list[tuple[str, Any, Any]] = [
+        *(("process", row["pid"], row["pid_started_at"]) for row in history.flow_runs.values()),
+        *(("version", None, row["version"]) for row in history.flow_runs.values()),
+        *(("source", task["key"], task["source"]) for task in history.tasks.values()),
+    ]
+    told_of: dict[tuple[str, Any], Any] = {}
+    for kind, key, fact in facts:
+        if told_of.setdefault((kind, key), fact) != fact:
+            yield f"values: the {kind} {key} has {fact!r} and {told_of[kind, key]!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,10 +50,10 @@ def square(label: str, x: int) -> int:
 
 
 @task
-def total(label: str, terms: list[int]) -> int:
+def total(label: str, terms: Sequence[Any]) -> int:
     """Give a sum."""
     with told(label):
-        return sum(terms)
+        return int(sum(terms))
 
 
 @task(retries=2)

@@ -327,7 +327,7 @@ def _told(history: History) -> Iterator[str]:
             yield f"told: attempt {attempt} of {key.hex()[-8:]} has the lines {messages}"
     for line in history.logs:
         place = (line["level"], line["logger"])
-        if line["task_run_id"] is not None and place != (20, "penstock.task_runs"):
+        if (line["task_run_id"] is not None) != (place == (20, "penstock.task_runs")):
             yield f"told: {line['message']!r} is of {place}"
         run = history.task_runs.get(line["task_run_id"], {})
         if line["at"] > (run.get("ended_at") or 1 << 62):

@@ -30,6 +30,7 @@ ROWS = {
     "runs": 0,
     "ids": 0,
     "shared_keys": 0,
+    "failpoints": 0,
     "clock": 0,  # beside the vocabulary: nothing of ours below it
     "settings": 0,
     "version": 0,

@@ -26,6 +26,7 @@ from time import monotonic, time_ns
 from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import EPOCH_BITS, Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.owners import host_name, process_started_at
@@ -330,6 +331,8 @@ class Recorder:
 
     def _write_group(self) -> None:
         group, waiters = self._make_group()
+        if FAILPOINTS:
+            hit("history.batch_built")
         # After a group that could not be written the next one would not be causally closed.
         if self._store is not None and self.failure is None:
             self._beat_at = monotonic()
@@ -339,6 +342,8 @@ class Recorder:
             self._write(group)
             for lease in leases:
                 lease.is_new = False
+        if FAILPOINTS:
+            hit("history.reply")
         for waiter in waiters:
             waiter.release()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from penstock.core.previews import preview
 from penstock.errors import HistoryError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import (
     COUNT_COLUMNS,
     FLOW_RUN_COLUMNS,
@@ -208,8 +209,14 @@ class SQLiteStore(HistoryStore):
         self._gate.acquire(patience)
         try:
             self._begin(connection, patience)
+            if FAILPOINTS:
+                hit("history.begin")
             yield connection
+            if FAILPOINTS:
+                hit("history.before_commit")
             connection.execute("COMMIT")
+            if FAILPOINTS:
+                hit("history.committed")
         except sqlite3.ProgrammingError:
             raise  # a value of a type that no column takes
         except SQLITE_ERRORS as problem:

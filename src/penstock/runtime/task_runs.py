@@ -13,6 +13,7 @@ from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, r
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
 from penstock.errors import InvalidNameError, TerminationSignal
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
@@ -173,6 +174,8 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
         run.error = describe(state.data)
     run.values = None
     recorder.record(ENDED, run)
+    if FAILPOINTS:
+        hit("event.completed_buffered")
     hooks = run.definition.hooks
     if hooks:
         run_hooks(hooks, run.definition, run, state)

@@ -168,7 +168,7 @@ class LiveFlowRun:
                 name = clean_text(task.name, LONGEST_NAME)
                 self._task_names[number] = name
                 entry = self._numbers[task.key, task.name] = (number, itertools.count())
-                self.recorder.record(TASK, (self.flow_run.key, number, task.key, name, task.source))
+                self.recorder.record(TASK, (self.flow_run.key, number, task.key, name, task))
             return entry
 
     def submit(

@@ -30,7 +30,7 @@ from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import EPOCH_BITS, Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.owners import host_name, process_started_at
-from penstock.history.rows import flow_run_row, task_run_row
+from penstock.history.rows import flow_run_row, task_row, task_run_row
 from penstock.runs import TaskRun
 from penstock.states import StateType, describe_exception
 
@@ -396,7 +396,7 @@ class Recorder:
                 group.logs.append(subject)
                 text += len(subject[-1])
             elif kind == TASK:
-                group.tasks.append(subject)
+                group.tasks.append(task_row(subject))
             elif kind == FLUSH and self._submitted:
                 # Whoever waits is promised these as well.
                 self._take_submitted(time_ns())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
+from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
 from penstock.runs import FlowRun, Run, TaskRun
 from penstock.runtime.errors import describe
@@ -32,7 +33,7 @@ _RARELY = (
 def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     """Give a run as it is now, or a task that is new to a flow run, as built-in types."""
     if isinstance(subject, tuple):
-        return ("task", subject, None)
+        return ("task", task_row(subject), None)
     held = vars(subject)
     fields = {name: getattr(subject, name) for name in _ALWAYS}
     fields["type"] = subject.type.value

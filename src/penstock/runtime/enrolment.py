@@ -46,8 +46,7 @@ class Enrolment:
                 number, first = self._number_of(task)
                 self.names[number] = name = clean_text(task.name, LONGEST_NAME)
                 entry = self.entries[task.key, task.name] = (number, itertools.count(first))
-                row = self._flow_run_key, number, task.key, name, task.source
-                self._recorder.record(TASK, row)
+                self._recorder.record(TASK, (self._flow_run_key, number, task.key, name, task))
             return entry
 
     def _number_of(self, task: Any) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
     value ──Serializer──► parts ──container──► head + body ──ResultStorage──► an object with a name
 
-Names come from ids, or from `result_storage_key`; either way `checked_name` has seen them.
+Names come from ids, or from `result_storage_key`; either way `checked_object_name` has seen them.
 """
 
 from __future__ import annotations
@@ -148,14 +148,14 @@ class ResultStorage(abc.ABC):
         """
 
 
-def checked_name(name: Any) -> str:
+def checked_object_name(name: Any) -> str:
     """Check the name of an object: segments with slashes between them.
 
     Raises:
         InvalidOptionError: it could lead elsewhere, or mean something else to some storage.
 
     Example:
-        >>> checked_name("census/2026-11/total.bin")
+        >>> checked_object_name("census/2026-11/total.bin")
         'census/2026-11/total.bin'
     """
     if not isinstance(name, str):

@@ -17,7 +17,6 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -113,6 +112,8 @@ _versions: dict[str, str | None] = {}
 
 def _version_of(name: str) -> str | None:
     if name not in _versions:
+        from importlib import metadata  # takes milliseconds to load
+
         try:
             _versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from penstock.core.previews import mask_secrets
 from penstock.errors import MissingDependencyError, ResultMissing, ResultStorageError
-from penstock.results.base import Content, ResultStorage, Stored, checked_name
+from penstock.results.base import Content, ResultStorage, Stored, checked_object_name
 from penstock.states import describe_exception
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class FsspecStorage(ResultStorage):
         self._files, self._root = _filesystem(location, self._scheme)
 
     def write(self, name: str, content: Content) -> None:
-        path = self._path(checked_name(name))
+        path = self._path(checked_object_name(name))
         head = content.head()
 
         def put() -> None:
@@ -83,7 +83,7 @@ class FsspecStorage(ResultStorage):
         self._tried("stored", name, put)
 
     def read(self, name: str, limit: int | None = None) -> bytearray:
-        path = self._path(checked_name(name))
+        path = self._path(checked_object_name(name))
 
         def get() -> bytearray:
             with self._files.open(path, "rb", **_READING) as file:
@@ -93,7 +93,7 @@ class FsspecStorage(ResultStorage):
         return self._tried("read", name, get)
 
     def size(self, name: str) -> int:
-        path = self._path(checked_name(name))
+        path = self._path(checked_object_name(name))
         self._files.invalidate_cache()
         return int(self._tried("read", name, lambda: self._files.info(path)["size"]))
 

@@ -18,7 +18,7 @@ from penstock.errors import (
     ResultStorageError,
 )
 from penstock.results.base import Stored as Stored
-from penstock.results.base import checked_name
+from penstock.results.base import checked_object_name
 from penstock.results.container import verified_parts
 from penstock.results.serializers import serializer_named
 from penstock.results.small import decode_small
@@ -69,7 +69,7 @@ def reference_of(data: bytes) -> Reference:
     """
     try:
         reference = Reference(**json.loads(data))
-        checked_name(reference.name)
+        checked_object_name(reference.name)
     except (TypeError, ValueError) as exc:
         raise ResultCorrupt(f"The history's entry of a stored result is damaged: {exc}") from exc
     if not isinstance(reference.storage, str) or not isinstance(reference.size, int):
@@ -137,6 +137,30 @@ def _verified(reference: Reference) -> list[memoryview]:
         raise ResultCorrupt(
             f"The result {reference.place} is not what was stored: {exc}. It was not loaded."
         ) from None
+
+
+def out_of_reach(data: bytes) -> ResultStorageError | None:
+    """Say why this process cannot see what a worker has just stored; None where it can.
+
+    Only folders are looked at: one of that name on another machine is another folder.
+
+    Args:
+        data: of a result with the codec "stored".
+    """
+    reference = reference_of(data)
+    storage = open_storage(reference.storage)
+    if not storage.is_local:
+        return None
+    try:
+        found = storage.size(reference.name)
+    except ResultStorageError:
+        found = -1
+    if found == reference.size:
+        return None
+    return ResultStorageError(
+        f"A worker stored the result {reference.place}, but it is not there for the process that "
+        "runs the flow. Use a folder that all machines share, or a URL such as s3://bucket/prefix."
+    )
 
 
 def why_unusable(data: bytes, codec: str) -> str | None:

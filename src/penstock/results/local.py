@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from penstock.errors import ResultMissing, ResultStorageError
-from penstock.results.base import Buffer, Content, ResultStorage, Stored, checked_name
+from penstock.results.base import Buffer, Content, ResultStorage, Stored, checked_object_name
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _INSIDE = _FOLDER | os.O_NOFOLLOW
@@ -56,7 +56,7 @@ class LocalStorage(ResultStorage):
         self._power_safe = power_safe
 
     def write(self, name: str, content: Content) -> None:
-        *folders, last = checked_name(name).split("/")
+        *folders, last = checked_object_name(name).split("/")
         try:
             for attempt in range(_TRIES):
                 try:
@@ -123,7 +123,7 @@ class LocalStorage(ResultStorage):
 
     def _opened(self, name: str) -> int:
         """Open an object for reading, following no link below the storage's own folder."""
-        *folders, last = checked_name(name).split("/")
+        *folders, last = checked_object_name(name).split("/")
         handle = os.open(self.location, _FOLDER)
         for folder in (*folders, last):
             above = handle

@@ -202,5 +202,14 @@ class HistoryReader(abc.ABC):
         """Give, for each task name of a flow run, how many task runs are in each state."""
 
     @abc.abstractmethod
+    def select(self, query: str, **values: Any) -> list[Any]:
+        """Give the rows of a query, whose columns are found by name.
+
+        Args:
+            query: the name of a file in `queries/`.
+            values: what stands for its placeholders.
+        """
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Release the database."""

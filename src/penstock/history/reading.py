@@ -210,6 +210,9 @@ class SQLiteReader(HistoryReader):
             counts.setdefault(row["task"], {})[row["state"]] = row["number"]
         return counts
 
+    def select(self, query: str, **values: Any) -> list[Row]:
+        return self._rows(_query(query), values)
+
     def _pages(
         self,
         query: str,

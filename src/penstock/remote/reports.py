@@ -31,7 +31,7 @@ from penstock.remote.messages import (
 )
 from penstock.remote.requests import Requests
 from penstock.remote.values import ArrivedState
-from penstock.results.kept import STORED, out_of_reach
+from penstock.results.references import STORED, out_of_reach
 from penstock.runtime.attempts import TASK_RUN, timed_out_state
 from penstock.settings import load_settings
 from penstock.states import RETRYING, State, StateType

@@ -15,7 +15,8 @@ from typing import Any
 from penstock.errors import SerializationError
 from penstock.remote.messages import INLINE, KEPT, Value
 from penstock.remote.parcels import Resolver, pack, resolving, unpack
-from penstock.results.kept import STORED, load_kept, reference_of
+from penstock.results.kept import load_kept
+from penstock.results.references import STORED, reference_of
 from penstock.results.small import decode_small, encode_small
 from penstock.states import State, StateType, describe_exception
 

@@ -1,80 +1,19 @@
-"""Kept results, as the history holds them: the value itself, or where it lies.
+"""Kept results as values again: what the history holds itself, and what lies in a storage.
 
-    codec "json", "pickle"   the bytes are the value
-    codec "stored"           the bytes are JSON: storage, name, size, digests, serializer
-
-Whoever lists or shows results may call `reference_of` and `why_unusable`; only `load_kept` makes
-values of them, and only of bytes whose digest the history vouches for.
+Whoever only lists or shows results needs `references.py`. Here values are made of bytes, and
+only of bytes whose digest the history vouches for.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any, NamedTuple
+from typing import Any
 
-from penstock.errors import (
-    MissingDependencyError,
-    ResultCorrupt,
-    ResultStorageError,
-)
-from penstock.results.base import Stored as Stored
-from penstock.results.base import checked_object_name
-from penstock.results.container import verified_parts
+from penstock.errors import ResultStorageError
+from penstock.results.references import STORED, reference_of, verified
+from penstock.results.references import why_unusable as why_unusable
 from penstock.results.serializers import serializer_named
 from penstock.results.small import decode_small
-from penstock.results.storage import open_storage
 from penstock.states import describe_exception
-
-STORED = "stored"
-"""The codec of what lies in a result storage."""
-
-LARGEST_CHECKED = 256 * 2**20
-"""Up to this size, in bytes, `why_unusable` looks at all of a local file."""
-
-
-class Reference(NamedTuple):
-    """Where a result lies, as the history keeps it.
-
-    Attributes:
-        storage: a folder or a URL.
-        name: of the object there.
-        size: of the whole object, in bytes.
-        sha256: of its body.
-        head: SHA-256 of all that comes before the body.
-        serializer: the name of how it was turned into bytes.
-    """
-
-    storage: str
-    name: str
-    size: int
-    sha256: str
-    head: str
-    serializer: str
-
-    def to_bytes(self) -> bytes:
-        """Give it as the history keeps it."""
-        return json.dumps(self._asdict(), separators=(",", ":")).encode()
-
-    @property
-    def place(self) -> str:
-        """Where it lies, to be shown."""
-        return f"{self.storage}/{self.name}"
-
-
-def reference_of(data: bytes) -> Reference:
-    """Give where a result with the codec "stored" lies. Opens nothing.
-
-    Raises:
-        ResultCorrupt: the history's entry is damaged.
-    """
-    try:
-        reference = Reference(**json.loads(data))
-        checked_object_name(reference.name)
-    except (TypeError, ValueError) as exc:
-        raise ResultCorrupt(f"The history's entry of a stored result is damaged: {exc}") from exc
-    if not isinstance(reference.storage, str) or not isinstance(reference.size, int):
-        raise ResultCorrupt("The history's entry of a stored result is damaged.")
-    return reference
 
 
 def load_kept(data: bytes, codec: str) -> Any:
@@ -101,7 +40,7 @@ def load_kept(data: bytes, codec: str) -> Any:
                 f"The kept result cannot be rebuilt here: {describe_exception(exc)}"
             ) from exc
     reference = reference_of(data)
-    parts = _verified(reference)
+    parts = verified(reference)
     try:
         return serializer_named(reference.serializer).load_parts(parts)
     except ResultStorageError as exc:
@@ -111,81 +50,3 @@ def load_kept(data: bytes, codec: str) -> Any:
             f"The result {reference.place} is whole, but cannot be rebuilt here: "
             f"{describe_exception(exc)}. What made it must be importable here as well."
         ) from exc
-
-
-def read_kept(data: bytes, codec: str) -> tuple[bytes, str]:
-    """Give the bytes of a kept result as its serializer made them, and the serializer's name.
-
-    Nothing of it is unpickled. Parts that a pickle keeps apart follow it, one after another.
-
-    Raises:
-        ResultMissing, ResultCorrupt, ResultStorageError: as for `load_kept`.
-    """
-    if codec != STORED:
-        return data, codec
-    reference = reference_of(data)
-    return b"".join(_verified(reference)), reference.serializer
-
-
-def _verified(reference: Reference) -> list[memoryview]:
-    content = open_storage(reference.storage).read(reference.name)
-    try:
-        if len(content) != reference.size:
-            raise ResultCorrupt(f"it has {len(content)} bytes instead of {reference.size}")
-        return verified_parts(content, reference.head, reference.sha256)
-    except ResultCorrupt as exc:
-        raise ResultCorrupt(
-            f"The result {reference.place} is not what was stored: {exc}. It was not loaded."
-        ) from None
-
-
-def out_of_reach(data: bytes) -> ResultStorageError | None:
-    """Say why this process cannot see what a worker has just stored; None where it can.
-
-    Only folders are looked at: one of that name on another machine is another folder.
-
-    Args:
-        data: of a result with the codec "stored".
-    """
-    reference = reference_of(data)
-    storage = open_storage(reference.storage)
-    if not storage.is_local:
-        return None
-    try:
-        found = storage.size(reference.name)
-    except ResultStorageError:
-        found = -1
-    if found == reference.size:
-        return None
-    return ResultStorageError(
-        f"A worker stored the result {reference.place}, but it is not there for the process that "
-        "runs the flow. Use a folder that all machines share, or a URL such as s3://bucket/prefix."
-    )
-
-
-def why_unusable(data: bytes, codec: str) -> str | None:
-    """Say why a kept result cannot be used; None where it can. Unpickles nothing.
-
-    The digests of local files up to 256 MiB are checked, of anything else whether it is there
-    and as large as it was.
-
-    Args:
-        data, codec: the history's columns `result` and `result_codec`.
-
-    Example:
-        >>> why_unusable(b"7", "json") is None
-        True
-    """
-    if codec != STORED:
-        return None
-    try:
-        reference = reference_of(data)
-        storage = open_storage(reference.storage)
-        size = storage.size(reference.name)
-        if size != reference.size:
-            return f"{reference.place} has {size} bytes instead of {reference.size}"
-        if storage.is_local and size <= LARGEST_CHECKED:
-            _verified(reference)
-    except (ResultStorageError, MissingDependencyError) as exc:
-        return str(exc)
-    return None

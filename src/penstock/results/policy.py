@@ -14,7 +14,7 @@ from penstock.core.previews import mask_secrets
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
 from penstock.results.base import Serializer, checked_object_name
 from penstock.results.container import pack
-from penstock.results.kept import STORED, Reference
+from penstock.results.references import STORED, Reference
 from penstock.results.serializers import checked_serializer
 from penstock.results.small import SMALL_RESULT_LIMIT, encode_small
 from penstock.results.storage import checked_location, open_storage

@@ -23,6 +23,7 @@ from tests.task_runners.ray.driving import (
     SpreadRayTaskRunner,
     connected,
     local_ray,
+    no_ray_left,
     two_nodes,
 )
 from tests.task_runners.ray.external import external_ray
@@ -31,7 +32,7 @@ from tests.task_runners.ray.external import external_ray
 @pytest.fixture(scope="module", autouse=True)
 def lent_sockets() -> Iterator[None]:
     """Lend what Ray keeps in the process, also after its shutdown."""
-    with lend_sockets():
+    with lend_sockets(), no_ray_left():
         yield
 
 
@@ -110,6 +111,8 @@ def test_temporary_instance() -> None:
     assert not ray.is_initialized()
 
 
+# A server for the client that does not start costs 40 seconds, by Ray's own limits.
+@pytest.mark.timeout(180)
 def test_client_of_a_running_cluster() -> None:
     import ray
 

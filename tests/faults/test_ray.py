@@ -27,7 +27,12 @@ from penstock.task_runners import RayTaskRunner, remote_options
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.dask_runs import LARGE, history, wait_for_line
 from tests.leaks import lend_sockets
-from tests.task_runners.ray.driving import NarrowRayTaskRunner, local_ray, two_nodes
+from tests.task_runners.ray.driving import (
+    NarrowRayTaskRunner,
+    local_ray,
+    no_ray_left,
+    two_nodes,
+)
 
 pytestmark = pytest.mark.timeout(60)
 RETRIED = ["PENDING", "RUNNING", "AwaitingRetry", "Retrying", "COMPLETED"]
@@ -35,7 +40,7 @@ RETRIED = ["PENDING", "RUNNING", "AwaitingRetry", "Retrying", "COMPLETED"]
 
 @pytest.fixture(scope="module", autouse=True)
 def lent_sockets() -> Iterator[None]:
-    with lend_sockets():
+    with lend_sockets(), no_ray_left():
         yield
 
 

@@ -51,6 +51,9 @@ DESCRIPTORS = Path("/proc/self/fd")
 _SOCKETS = ("socket:", "anon_inode:", "pipe:")
 
 _lent_loops: list[Any] = []
+# A loop does not watch a connection while it handles what came there. The system numbers sockets
+# as they are made, so that what was lent once can be told for ever.
+_seen_on_lent_loops: set[tuple[int, str]] = set()
 _lent_sockets: list[None] = []
 
 
@@ -168,7 +171,9 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(DESCRIPTORS / fd)
         except OSError:  # the descriptor of the listing itself
             continue
-        is_lent = int(fd) in lent or (_lent_sockets and _is_of_ray(target))
+        if int(fd) in lent:
+            _seen_on_lent_loops.add((int(fd), target))
+        is_lent = (int(fd), target) in _seen_on_lent_loops or (_lent_sockets and _is_of_ray(target))
         # What monitors read of processes is open for a moment, over and over.
         if target not in LASTING_FILES and not is_lent and not _is_of_process(target):
             found.add((int(fd), target))

@@ -28,6 +28,10 @@ from tests.task_runners.ray.driving import (
 )
 from tests.task_runners.ray.external import external_ray
 
+# A cluster takes 10 seconds to start, on a busy machine three times that; a server for its client
+# that does not start costs 40 seconds, by Ray's own limits.
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def lent_sockets() -> Iterator[None]:
@@ -111,8 +115,6 @@ def test_temporary_instance() -> None:
     assert not ray.is_initialized()
 
 
-# A server for the client that does not start costs 40 seconds, by Ray's own limits.
-@pytest.mark.timeout(180)
 def test_client_of_a_running_cluster() -> None:
     import ray
 

@@ -54,7 +54,7 @@ def test_g3_a_stuck_worker_thread(
             state = stick.submit().wait()
             assert state is not None
             assert state.name == "TimedOut"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 6
             wait_until(lambda: bool(said()))
             if is_ours:
                 assert where.submit().result() != before

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 2.0  # seconds that something may take to go away after the test
+PATIENCE = 5.0  # seconds that something may take to go away after the test
 
 # Threads of the test tools themselves, and those kept for the life of the process, by the start
 # of their name.

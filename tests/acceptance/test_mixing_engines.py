@@ -29,7 +29,7 @@ from penstock.task_runners import (
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.remote.local_engine import LocalEngine, LocalTaskRunner
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("ray_instance")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("ray_instance")]
 
 # One line makes a further runner take part in everything here.
 RUNNERS: dict[str, Callable[[str], BaseTaskRunner]] = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from penstock import allow_failure, flow, task
 from tests.acceptance.test_mixing_engines import RUNNERS
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 NODES = st.lists(
     st.tuples(

@@ -17,7 +17,7 @@ from penstock.errors import CancelledRun, CrashedRun, DeadlockError, RunTimedOut
 from penstock.task_runners import BaseTaskRunner, ConcurrentTaskRunner, SequentialTaskRunner
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(params=["sequential", "one worker", "many workers"])

@@ -15,7 +15,7 @@ from penstock import flow, task
 from penstock.task_runners import ConcurrentTaskRunner, TaskConcurrencyType
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 word: ContextVar[str] = ContextVar("word", default="none")
 
 

@@ -33,7 +33,7 @@ from penstock.testing.ledger import wait_until
 from tests.task_runners.dask.driving import THREADS, add, started
 from tests.task_runners.dask.external import ExternalCluster
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 CREATING = "Creating a new Dask cluster with `distributed.deploy.local.LocalCluster`"
 
 

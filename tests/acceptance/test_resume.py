@@ -42,7 +42,7 @@ class Driver:
         )
 
     def killed(self, *arguments: str, die_in: str) -> None:
-        """Kill a run -9, with all that belongs to it, once it says that it is where it should be."""
+        """Kill the driver of a run -9 once it says that it is where it should be."""
         process = subprocess.Popen(
             [PENSTOCK, *arguments],
             env={**self.environment, "DIE_IN": die_in},

@@ -120,7 +120,7 @@ class RunRecord:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from start to end, or until it was read; None before the start."""
+        """Seconds from start to end, or until it was read; None where that is not known yet."""
         duration: float | None = self._shape["duration"]
         return duration
 

@@ -192,7 +192,7 @@ def test_hundred_thousand_task_runs_are_quick_and_small(large_history: Path) -> 
     )
     number, seconds, megabytes = map(float, done.stdout.split())
     assert number == 100_000
-    assert seconds < 4  # 0.9 s on a quiet machine
+    assert seconds < 4  # 1.3 s on a busy machine
     assert megabytes < 150
 
 

@@ -30,6 +30,7 @@ ROWS = {
     "runs": 0,
     "ids": 0,
     "shared_keys": 0,
+    "failpoints": 0,
     "clock": 0,  # beside the vocabulary: nothing of ours below it
     "settings": 0,
     "version": 0,
@@ -41,6 +42,7 @@ ROWS = {
     "task_runners.base": 2,
     "task_runners.slots": 2,
     "history.base": 2,
+    "history.resumable": 2,
     "results.base": 2,
     # 3 adapters
     "task_runners": 3,

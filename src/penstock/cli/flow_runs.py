@@ -233,4 +233,7 @@ def _next_steps(run: dict[str, Any], failures: list[Failure]) -> list[str]:
         lines.append(f"Follow its log: penstock logs {run_id} -f")
     elif failures:
         lines.append(f"Look further: penstock tasks {run_id} --state failed")
+    is_left = run["state"]["type"] in FINAL or run["stale"]
+    if is_left and run["state"]["type"] != "COMPLETED" and run["parent_task_run_id"] is None:
+        lines.append(f"Continue it: penstock resume {run_id}")
     return ["", *lines] if lines else []

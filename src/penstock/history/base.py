@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
+from penstock.history.resumable import KeptRuns, Resumable
+
 SCHEMA_VERSION = 2
 EPOCH_BITS = 40
 """The `seq` of a row is a number of a change; the bits above these are the epoch: how many drivers
@@ -100,6 +102,15 @@ TABLE_COLUMNS = (
     "error_message",
 )
 LOG_COLUMNS = ("flow_run_id", "task_run_id", "attempt", "at", "level", "logger", "message")
+LEASE_COLUMNS = (
+    "id",  # of an outermost flow run
+    "epoch",
+    "is_new",  # nothing has been written under it yet
+    "at",
+    "host",
+    "pid",
+    "pid_started_at",
+)
 COUNT_COLUMNS = ("flow_run_id", "task", "state", "number")
 
 
@@ -118,6 +129,8 @@ def number_outside_flows(key: str) -> int:
 class Group:
     """Rows that are committed together, each list in order of creation.
 
+    A group is refused whole unless all its leases are still their drivers'.
+
     Counts are absolute: how many task runs of a task are in a state after this group. The larger
     a group, the cheaper its rows: beside a busy main thread each group costs some 20 ms before
     its first row, and 15 µs a row in groups of thousands.
@@ -131,6 +144,7 @@ class Group:
     task_runs: list[tuple[Any, ...]] = field(default_factory=list)
     logs: list[tuple[Any, ...]] = field(default_factory=list)
     counts: list[tuple[Any, ...]] = field(default_factory=list)
+    leases: list[tuple[Any, ...]] = field(default_factory=list)
     written: bool = field(default=False, init=False, compare=False)
 
 
@@ -148,6 +162,24 @@ class HistoryStore(abc.ABC):
             HistoryUnavailable: the database cannot be written now; nothing of the group is in it.
             HistoryError: a row does not fit, or the store was closed or opened before a fork;
                 nothing of the group is in it, and writing it again will not help.
+            LostLeases: other processes drive flow runs of the group; nothing of it is in it.
+        """
+
+    @abc.abstractmethod
+    def take_over(self, flow_run_id: bytes, epoch: int, at: int, owner: tuple[Any, ...]) -> None:
+        """Make this process the driver of a flow run, in one transaction.
+
+        What its last driver left unfinished is closed: task runs that ran become CRASHED, those
+        that never began are forgotten.
+
+        Args:
+            epoch: the new epoch; one more than the present one.
+            at: the time in nanoseconds since 1970.
+            owner: host, pid and start time of this process.
+
+        Raises:
+            LostLeases: another process was quicker; nothing was changed.
+            HistoryUnavailable: the database cannot be written now; nothing was changed.
         """
 
     @abc.abstractmethod
@@ -226,6 +258,14 @@ class HistoryReader(abc.ABC):
         """Give, for each task name of a flow run, how many task runs are in each state."""
 
     @abc.abstractmethod
+    def resumable(self, flow_run_id: str) -> Resumable:
+        """Give what it takes to continue a flow run."""
+
+    @abc.abstractmethod
+    def kept_runs(self, flow_run_id: str) -> KeptRuns:
+        """Give the completed task runs of a flow run, to be found by their identities."""
+
+    @abc.abstractmethod
     def subflow_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Give the flow runs that a flow run called, in order of creation."""
 
@@ -241,6 +281,15 @@ class HistoryReader(abc.ABC):
     @abc.abstractmethod
     def kept_result(self, run_id: str) -> tuple[bytes, str] | None:
         """Give a run's kept result and its codec, without decoding it; None: none was kept."""
+
+    @abc.abstractmethod
+    def select(self, query: str, **values: Any) -> list[Any]:
+        """Give the rows of a query, whose columns are found by name.
+
+        Args:
+            query: the name of a file in `queries/`.
+            values: what stands for its placeholders.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

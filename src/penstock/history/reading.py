@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock.errors import AmbiguousRun, HistoryUnavailable, RunNotFound
 from penstock.history.base import HistoryReader
+from penstock.history.kept_runs import SQLiteKeptRuns
 from penstock.history.locations import sqlite_path, sqlite_uri
 from penstock.history.references import (
     SHORTEST,
@@ -23,6 +24,7 @@ from penstock.history.references import (
     task_reference,
     whole_id,
 )
+from penstock.history.resumable import KeptRuns, RecordedTask, Resumable
 from penstock.history.schema import check_version
 from penstock.history.shapes import (
     Row,
@@ -273,6 +275,9 @@ class SQLiteReader(HistoryReader):
                 return bytes(row["result"]), str(row["result_codec"])
         return None
 
+    def select(self, query: str, **values: Any) -> list[Row]:
+        return self._rows(_query(query), values)
+
     def _pages(
         self,
         query: str,
@@ -305,6 +310,37 @@ class SQLiteReader(HistoryReader):
             return shape(row, *more)
         except (AttributeError, TypeError, ValueError, OverflowError) as problem:
             raise damaged(self.path, f"a row cannot be read, {problem}") from problem
+
+    def resumable(self, flow_run_id: str) -> Resumable:
+        id = {"id": _known_id(flow_run_id)}
+        rows = self._rows(_query("resumable_flow_run"), id)
+        if not rows or rows[0]["id"] is None:
+            raise RunNotFound(f"There is no flow run {flow_run_id!r} in {self.path}.")
+        last = {row["task"]: row["last"] for row in self._rows(_query("last_numbers"), id)}
+        counts: dict[int, dict[str, int]] = {}
+        for row in self._rows(_query("task_counts"), id):
+            counts.setdefault(row["task"], {})[row["state"]] = row["number"]
+        return Resumable(
+            dict(rows[0]),
+            tuple(
+                RecordedTask(
+                    row["number"],
+                    row["key"],
+                    row["name"],
+                    row["source"],
+                    last.get(row["number"], -1),
+                )
+                for row in self._rows(_query("tasks_of_flow_run"), id)
+            ),
+            counts,
+            {
+                row["identity"]: row["id"]
+                for row in self._rows(_query("unfinished_subflow_runs"), id)
+            },
+        )
+
+    def kept_runs(self, flow_run_id: str) -> KeptRuns:
+        return SQLiteKeptRuns(self._connection, self.path, _known_id(flow_run_id))
 
     def close(self) -> None:
         self._connection.close()

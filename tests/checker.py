@@ -250,8 +250,10 @@ def _unattributed(history: History) -> Iterator[str]:
 def _ill_matched(subflow_run: Row, stand_in: Row) -> Iterator[str]:
     """Check the task run that stands for a subflow run, once it has ended."""
     alike = ("state", "ended_at")
-    is_over = stand_in["state"] in FINAL
-    if is_over and any(subflow_run[name] != stand_in[name] for name in alike):
+    named = json.loads(stand_in["detail"] or "{}").get("subflow_run_id")
+    is_named = named == subflow_run["id"].hex()
+    differs = not is_named or any(subflow_run[name] != stand_in[name] for name in alike)
+    if stand_in["state"] in FINAL and differs:
         yield f"attributed: {told(stand_in)} does not stand for {told(subflow_run)}"
 
 

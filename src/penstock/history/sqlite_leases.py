@@ -53,7 +53,7 @@ def take_over(
     for (id,) in connection.execute(_query("flow_run_family"), root).fetchall():
         _close_unfinished(connection, id, at, seqs)
         if id != flow_run_id:
-            lost = {"id": id, "at": at, "seq": next(seqs), "message": LOST_MESSAGE}
+            lost = {"id": id, "at": at, "message": LOST_MESSAGE}
             connection.execute(_query("crash_flow_run"), lost)
     connection.execute(_query("reopen_flow_run"), {**root, "seq": next(seqs), **driver})
 

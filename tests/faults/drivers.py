@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -203,13 +204,22 @@ class Story:
                         os.kill(each, signal.SIGKILL)
                 raise AssertionError(f"{left} outlived driver {pid} (seed {self.seed})")
             time.sleep(0.005)
-        if code < 0 and self.path.exists():
+        if code < 0:
             self.note_crash()
         return code
 
     def note_crash(self) -> None:
         """Keep in mind how the history stands, now that a driver is dead."""
-        self.crashes.append(judge.Crash(time.time_ns(), History.read(self.path)))
+        left = self.left()
+        if left is not None:
+            self.crashes.append(judge.Crash(time.time_ns(), left))
+
+    def left(self) -> History | None:
+        """Give the history as it stands; None where there is none yet."""
+        try:
+            return History.read(self.path)
+        except sqlite3.OperationalError:
+            return None
 
     def finish(self, attempts: int = 1) -> None:
         """Resume until the flow run is complete, which must not take more than some attempts."""
@@ -217,8 +227,8 @@ class Story:
         while not codes or codes[-1] != 0:
             assert len(codes) < attempts, f"resuming ended with {codes}:\n{self.output()}"
             # A driver that died before anything was on disk has left nothing to resume.
-            has_begun = self.path.exists() and History.read(self.path).flow_runs
-            codes.append(self.wait(self.resume() if has_begun else self.run()))
+            left = self.left()
+            codes.append(self.wait(self.resume() if left and left.flow_runs else self.run()))
 
     def output(self) -> str:
         """Give what the drivers have said."""

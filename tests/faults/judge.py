@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penstock.history.leases import LOST_MESSAGE
 from penstock.results.small import decode_small
 from penstock.version import __version__
 from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
@@ -225,7 +226,8 @@ def _happened(row: Row, label: str, effects: list[Effect]) -> Iterator[str]:
             yield f"repeated: {label} ran at another time than is recorded"
         elif ends[-1].attempt != row["attempt"]:
             yield f"repeated: {label} completed with attempt {ends[-1].attempt}: {told(row)}"
-    if len(starts) > (row["attempt"] or 0):
+    # Of what ran at a crash the last attempt may not be recorded.
+    if len(starts) > (row["attempt"] or 0) + (row["message"] == LOST_MESSAGE):
         yield f"repeated: {label} started {len(starts)} times in {row['attempt']} attempts"
 
 
@@ -304,7 +306,8 @@ def _written_later(before: History, now: History, number: int) -> Iterator[str]:
         table = before.task_runs if "task" in row else before.flow_runs
         flow_run = before.flow_runs.get(row.get("flow_run_id", row["id"]))
         is_new = flow_run is not None and table.get(row["id"]) != row
-        if is_new and epoch_of(row) <= epoch_of(flow_run or row):
+        was_lost = row["message"] == LOST_MESSAGE
+        if is_new and not was_lost and epoch_of(row) <= epoch_of(flow_run or row):
             yield f"epochs: {told(row)} was written after crash {number} by who had died"
 
 

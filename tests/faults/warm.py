@@ -18,11 +18,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import penstock.cli.resume
+import penstock.cli.resume  # what a driver needs, loaded before it is forked
 import penstock.cli.run
 import penstock.history.sqlite
-import penstock.runtime.recording
-import penstock.task_runners.concurrent
 import tests.faults.workload  # noqa: F401
 from penstock import failpoints
 from penstock.cli.app import run_app

@@ -32,15 +32,19 @@ RUNNERS = {
 
 
 class Warm:
-    """The process that forks drivers (`tests/faults/warm.py`), from where it is ordered."""
+    """The process that forks drivers (`tests/faults/warm.py`), from where it is ordered.
 
-    def __init__(self) -> None:
+    Args:
+        modules: what it loads beside Penstock.
+    """
+
+    def __init__(self, *modules: str) -> None:
         self._number = 0
         self._codes: dict[int, int] = {}
         self._pids: dict[int, int] = {}
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.warm"],
+            [sys.executable, "-m", "tests.faults.warm", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

@@ -9,6 +9,7 @@ process has a single thread: forking it is safe.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,16 +19,25 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import penstock.cli.resume  # what a driver needs, loaded before it is forked
-import penstock.cli.run
-import penstock.history.sqlite
-import tests.faults.workload  # noqa: F401
 from penstock import failpoints
 from penstock.cli.app import run_app
+
+# What a driver needs. None of it may start a thread.
+LOADED = (
+    "asyncio",
+    "penstock.cli.resume",
+    "penstock.cli.run",
+    "penstock.history.sqlite",
+    "penstock.task_runners.concurrent",
+    "penstock.task_runners.processes.runner",
+    "tests.faults.workload",
+)
 
 
 def main() -> None:
     """Fork a driver for each order, until there will be no more."""
+    for name in (*LOADED, *sys.argv[1:]):
+        importlib.import_module(name)
     alarm, ring = os.pipe()
     for end in (alarm, ring):
         os.set_blocking(end, False)

@@ -223,7 +223,13 @@ def test_run_says_what_people_ask_first() -> None:
 
 def test_no_runs_and_no_task_runs() -> None:
     assert checked(flow_runs_card([])) == "No such runs."
-    empty = {"counts": {}, "error": None, "parameters": {}, "tags": [], "started_at": None}
+    empty: dict[str, Any] = {
+        "counts": {},
+        "error": None,
+        "parameters": {},
+        "tags": [],
+        "started_at": None,
+    }
     assert "not yet" in checked(flow_run_card(shape("x") | empty))
 
 

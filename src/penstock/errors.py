@@ -35,6 +35,9 @@
     │   └── LeaseHeld                            another process drives it
     ├── RunNotFound (LookupError)                no such run in the history
     ├── AmbiguousRun (LookupError)               an id prefix that fits several runs
+    ├── ResultStorageError (RuntimeError)        a result cannot be stored or read
+    │   ├── ResultMissing (LookupError)          nothing is stored under its name any more
+    │   └── ResultCorrupt                        not what was stored: it is never loaded
     └── HistoryError (RuntimeError)
         ├── HistoryTooNew                        written by a newer Penstock; left untouched
         ├── HistoryCorrupt                       not a history, or a damaged one
@@ -202,6 +205,18 @@ class HistoryCorrupt(HistoryError):
 
 class HistoryUnavailable(HistoryError):
     """The history cannot be opened or written."""
+
+
+class ResultStorageError(PenstockError, RuntimeError):
+    """A result cannot be stored, or what was stored cannot be read."""
+
+
+class ResultMissing(ResultStorageError, LookupError):
+    """What was stored is not there any more."""
+
+
+class ResultCorrupt(ResultStorageError):
+    """What lies there is not what was stored; it was not loaded."""
 
 
 class TerminationSignal(SystemExit):

@@ -14,6 +14,7 @@ from penstock.options import (
     checked_flag,
     checked_hooks,
     checked_name,
+    checked_results,
     checked_runner,
     checked_template,
     checked_text,
@@ -71,6 +72,9 @@ class Flow(Decorated, Generic[P, R]):
         retry_delay_seconds: Any = 0,
         timeout_seconds: float | None = None,
         validate_parameters: bool = True,
+        persist_result: bool | None = None,
+        result_storage: Any = None,
+        result_serializer: Any = None,
         log_prints: bool | None = None,
         flow_run_name: str | Callable[[], str] | None = None,
         on_running: Any = None,
@@ -89,6 +93,7 @@ class Flow(Decorated, Generic[P, R]):
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds)
         self.timeout_seconds = checked_timeout(timeout_seconds)
         self.validate_parameters = checked_flag("validate_parameters", validate_parameters)
+        self.results = checked_results(persist_result, result_storage, result_serializer)
         self.log_prints = checked_flag("log_prints", log_prints)
         self.flow_run_name = checked_template("flow_run_name", flow_run_name, self.parameter_names)
         self.flow_hooks = checked_hooks(
@@ -249,7 +254,8 @@ class SubflowTask(Task[Any, Any]):
     """A flow as a task: its task run is the one that stands for the flow run."""
 
     def __init__(self, flow: Flow[Any, Any]) -> None:
-        super().__init__(flow.fn, name=flow.name)
+        # The flow run keeps its result itself.
+        super().__init__(flow.fn, name=flow.name, persist_result=False)
         self.fn = as_task(flow)
 
 
@@ -305,6 +311,10 @@ def flow(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         retry_delay_seconds: a number, a list, or `exponential_backoff(factor)`.
         timeout_seconds: the longest an attempt may take.
         validate_parameters: check and convert arguments by annotation.
+        persist_result: store large results of the flow and its tasks (small ones are always
+            kept); default what the flow that calls it says, else the settings.
+        result_storage: where: a folder, or a URL such as `s3://bucket/prefix`.
+        result_serializer: how: "pickle", "json", "compressed/pickle", or one of your own.
         log_prints: record what the flow and its tasks print.
         flow_run_name: a `str.format` template on the parameters, or a callable; default two
             random words.

@@ -205,10 +205,12 @@ class FlowRun(Run):
         kept, kept_codec: its kept result.
         arguments: its arguments, pickled, to continue it with; None where they could not be.
         origin: where the flow's function comes from, as JSON.
+        results: which results are kept where, in this flow run.
     """
 
     arguments: bytes | None = None
     origin: str | None = None
+    results: Any = None
 
     def __init__(self, definition: Definition, key: bytes, created_at: int, name: str) -> None:
         self.definition = definition

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tasks": ("task_runs", "tasks", "List the task runs of a flow run."),
     "task": ("task_runs", "task", "Show one task run."),
     "logs": ("logs", "logs", "Show the log lines of a flow run."),
+    "result": ("results", "result", "Show or save the kept result of a run."),
+    "gc": ("sweep", "gc", "Remove stored results that nothing refers to."),
     "version": ("version", "version", "Show versions."),
 }
 

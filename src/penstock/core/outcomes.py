@@ -13,6 +13,7 @@ from penstock.errors import SerializationError
 from penstock.states import (
     NOT_READY,
     TIMED_OUT,
+    KeptState,
     State,
     StateType,
     describe_exception,
@@ -36,7 +37,9 @@ def returned(value: Any, at: int, key: bytes) -> State:
 def _adopted(state: State, at: int, key: bytes) -> State:
     """Make a state of the user's own that of a run; its texts are recorded, so texts they are."""
     message = None if state.message is None else str(state.message)
-    return State(state.type, str(state.name), message, at, state.data, key)
+    adopted = State(state.type, str(state.name), message, at, state.data, key)
+    # That of a subflow run: its task run refers to the same kept result.
+    return KeptState.of(adopted, *state.small(), at) if isinstance(state, KeptState) else adopted
 
 
 def settled_value(value: Any) -> Any:

@@ -265,6 +265,7 @@ class HistoryReader(abc.ABC):
     def kept_runs(self, flow_run_id: str) -> KeptRuns:
         """Give the completed task runs of a flow run, to be found by their identities."""
 
+    @abc.abstractmethod
     def subflow_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
         """Give the flow runs that a flow run called, in order of creation."""
 
@@ -280,6 +281,15 @@ class HistoryReader(abc.ABC):
     @abc.abstractmethod
     def kept_result(self, run_id: str) -> tuple[bytes, str] | None:
         """Give a run's kept result and its codec, without decoding it; None: none was kept."""
+
+    @abc.abstractmethod
+    def select(self, query: str, **values: Any) -> list[Any]:
+        """Give the rows of a query, whose columns are found by name.
+
+        Args:
+            query: the name of a file in `queries/`.
+            values: what stands for its placeholders.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -275,6 +275,9 @@ class SQLiteReader(HistoryReader):
                 return bytes(row["result"]), str(row["result_codec"])
         return None
 
+    def select(self, query: str, **values: Any) -> list[Row]:
+        return self._rows(_query(query), values)
+
     def _pages(
         self,
         query: str,

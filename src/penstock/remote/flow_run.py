@@ -101,6 +101,8 @@ class FlowRunElsewhere:
         self.flow_run.preview = header.flow_preview
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
+        if header.results is not None:
+            self.flow_run.results = pickle.loads(header.results)._replace(is_elsewhere=True)
         self.outbox = port.open_outbox(header.reply_to)
         self._submissions = Submissions(self)
         self.recorder = WorkerRecorder(self.outbox)

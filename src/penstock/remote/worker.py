@@ -44,7 +44,13 @@ from penstock.runtime.attempts import TASK_RUN
 from penstock.runtime.calls import TaskCall
 from penstock.runtime.context import current_tags
 from penstock.runtime.prints import record_prints
-from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
+from penstock.states import (
+    KeptState,
+    State,
+    StateType,
+    describe_exception,
+    exception_to_crashed_state,
+)
 
 _MOST_CODES = 1000
 _codes: OrderedDict[str, Any] = OrderedDict()
@@ -268,7 +274,10 @@ class Bundle:
             value = state.data
             try:
                 own = outbox.port.own
-                place = encode(value, lambda value: self._keep(run, value), own, self._resolve)
+                held = state.small() if isinstance(state, KeptState) else (None, None)
+                place = encode(
+                    value, lambda value: self._keep(run, value), own, self._resolve, held
+                )
                 if FAILPOINTS:
                     hit("worker.serialised")
             except BaseException as exc:

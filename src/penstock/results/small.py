@@ -9,12 +9,9 @@ from typing import Any
 SMALL_RESULT_LIMIT = 16 * 1024
 """The largest result, in bytes once encoded, that the history itself keeps."""
 
-STORED = "stored"
-"""The codec of a result that lies in a result storage; what is kept tells where."""
-
 _CONSTANTS = {None: b"null", True: b"true", False: b"false"}
 _NAMES = {name: value for value, name in _CONSTANTS.items()}
-_QUOTE = ord('"')
+_CONTAINERS = b'"[{'
 _NOTHING = (None, None)
 
 
@@ -54,7 +51,12 @@ def decode_small(data: bytes, codec: str) -> Any:
         return pickle.loads(data)
     if data in _NAMES:
         return _NAMES[data]
-    return json.loads(data.decode()) if data[0] == _QUOTE else int(data)
+    if data[0] in _CONTAINERS:
+        return json.loads(data)
+    try:
+        return int(data)
+    except ValueError:
+        return json.loads(data)  # a fraction
 
 
 class _Full(Exception):

@@ -31,7 +31,6 @@ from penstock.core.outcomes import (
 from penstock.core.parameters import coerce
 from penstock.errors import LeaseLost, RunTimedOut, TerminationSignal
 from penstock.history.recorder import CHANGED, ENDED
-from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import collected
 from penstock.runtime.blocking import take
@@ -40,6 +39,7 @@ from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
 from penstock.runtime.interrupts import Interrupted, Interruption
+from penstock.runtime.keeping import akept_flow_state, held_of, kept_flow_state, policy_in
 from penstock.runtime.live import LiveFlowRun
 from penstock.runtime.logs import install_log_handler
 from penstock.runtime.making import flow_run_name, make_flow_run, make_ledger
@@ -65,7 +65,7 @@ from penstock.runtime.upstreams import (
 )
 from penstock.runtime.waiting import await_elsewhere, await_run, await_signal, wait_for_run
 from penstock.settings import load_settings
-from penstock.states import State, StateType, exception_to_crashed_state
+from penstock.states import KeptState, State, StateType, exception_to_crashed_state
 from penstock.task_runners.slots import slot_left, slot_left_async
 
 FLOW_RUN = "Flow run"
@@ -115,11 +115,9 @@ class FlowExecution:
             self._log_prints = self.parent.log_prints
         self.recorder.make_room()
         # What may fail comes before anything is recorded.
-        name, runner, loop = (
-            flow_run_name(flow, self._parameters),
-            flow.task_runner.duplicate(),
-            self._running_loop(),
-        )
+        self._results = policy_in(self.parent).under(flow.results)
+        name = flow_run_name(flow, self._parameters)
+        runner, loop = flow.task_runner.duplicate(), self._running_loop()
         self.owns_stand_in = stand_in is None
         self.stand_in = stand_in if stand_in is not None else self._make_stand_in()
         if self._kept_state() is None:
@@ -143,6 +141,7 @@ class FlowExecution:
             resumption = self._subflow_resumption(self.stand_in)
         run = make_flow_run(flow, self.values, name, parent, self.stand_in, resumption)
         run.recorder = recorder
+        run.results = self._results
         run.log_prints = self._log_prints if flow.log_prints is None else flow.log_prints
         if run.log_prints:
             record_prints()
@@ -258,7 +257,7 @@ class FlowExecution:
         state.run_key = run.key
         run.close(state)
         if state.type is StateType.COMPLETED:
-            run.kept, run.kept_codec = encode_small(state.data)
+            run.kept, run.kept_codec = held_of(state)
         elif isinstance(problem := problem_in(state), BaseException):
             run.error = describe(problem)
         if self.is_outermost and self.live.resumption is not None:
@@ -301,6 +300,8 @@ class FlowExecution:
         if run is None or not self.owns_stand_in:
             return
         mirrored = State(state.type, state.name, state.message, state.at, state.data, run.key)
+        if isinstance(state, KeptState):
+            mirrored = KeptState.of(mirrored, *state.small(), state.at)
         # The caller gets to see how the subflow ended, one way or the other.
         run.looked_at = True
         settle(run, mirrored, self.recorder)
@@ -336,8 +337,10 @@ class FlowExecution:
         self._break_off = interruption.fire
         try:
             if timer is not None or self.is_outermost:
-                return self._conclude(interruption.call(self._body, (), {}))
-            return self._conclude(self._body())
+                value = interruption.call(self._body, (), {})
+            else:
+                value = self._body()
+            return kept_flow_state(self.flow_run, self._conclude(value))
         except BaseException as exc:
             return self._broken_off(self.problem or exc, interruption.fired)
         finally:
@@ -366,7 +369,7 @@ class FlowExecution:
             if limit.expired():
                 # The flow's code has swallowed the cancellation.
                 raise TimeoutError
-            return self._conclude(value)
+            return await akept_flow_state(self.flow_run, self._conclude(value))
         except BaseException as exc:
             return await self._abroken_off(exc, limit.expired() and isinstance(exc, TimeoutError))
         finally:

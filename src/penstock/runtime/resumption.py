@@ -18,9 +18,10 @@ from typing import Any
 from penstock.history.base import HistoryReader
 from penstock.history.resumable import KeptRow, RecordedTask, Resumable
 from penstock.results.kept import why_unusable
-from penstock.results.small import SMALL_RESULT_LIMIT, STORED
+from penstock.results.references import STORED
+from penstock.results.small import SMALL_RESULT_LIMIT
 from penstock.runs import FlowRun, TaskRun
-from penstock.runtime.kept import revive
+from penstock.runtime.revived import revive
 from penstock.states import StateType
 
 logger = logging.getLogger("penstock.flow_runs")

@@ -17,11 +17,11 @@ from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
-from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
+from penstock.runtime.keeping import held_of
 from penstock.runtime.prints import record_prints
 from penstock.runtime.upstreams import keys_of, run_of
 from penstock.states import AWAITING_RETRY, RETRYING, State, StateType, describe_exception
@@ -165,11 +165,7 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     state.run_key = run.key
     run.close(state)
     if state.type is COMPLETED:
-        if state.__class__ is State:
-            run.kept, run.kept_codec = encode_small(state.data)
-        else:
-            # It arrived encoded.
-            run.kept, run.kept_codec = state.small()  # type: ignore[attr-defined]
+        run.kept, run.kept_codec = held_of(state)
     elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None

@@ -6,14 +6,14 @@ from typing import Any
 
 from penstock.history.resumable import KeptRow
 from penstock.results.kept import load_kept
-from penstock.results.small import STORED
+from penstock.results.references import STORED
 from penstock.runs import TaskRun
 from penstock.states import State, StateType
 
 _NOTHING: Any = object()
 
 
-class KeptState(State):
+class RevivedState(State):
     """The COMPLETED state of a run whose value is kept; its data is loaded when asked for.
 
     Attributes:
@@ -72,6 +72,6 @@ def revive(run: TaskRun, row: KeptRow) -> None:
     run.custom_name = row.name
     run.recorded = StateType.COMPLETED
     run.kept, run.kept_codec = row.result, row.codec
-    state = KeptState(row.result, row.codec, row.ended_at, row.key)
+    state = RevivedState(row.result, row.codec, row.ended_at, row.key)
     run.close(state)
     run.outcome = state

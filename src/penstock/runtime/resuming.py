@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.errors import ResumeError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import HistoryReader
 from penstock.history.resumable import Resumable
 from penstock.history.stores import open_reader
@@ -88,8 +89,12 @@ def _claimed(
     steal: bool,
 ) -> FlowExecution:
     id = left.row["id"].hex()
+    if FAILPOINTS:
+        hit("resume.loaded")
     epoch = claim(reader, recorder_for(settings), left, steal)
     found = reader.resumable(id)
+    if FAILPOINTS:
+        hit("resume.requeued")
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
     return FlowExecution(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from hashlib import blake2b
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -23,6 +23,7 @@ from penstock.options import (
 )
 from penstock.runtime.flow_calls import as_task, call_flow
 from penstock.runtime.futures import FutureList, TaskFuture
+from penstock.runtime.resuming import resume_flow
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner
 from penstock.task_runners.concurrent import ConcurrentTaskRunner
@@ -163,6 +164,47 @@ class Flow(Decorated, Generic[P, R]):
             HistoryError: the history cannot be written.
         """
         return call_flow(self, args, kwargs, return_state, wait_for)
+
+    def resume(
+        self,
+        run: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        rerun_changed: bool = False,
+        steal: bool = False,
+        return_state: bool = False,
+    ) -> Any:
+        """Continue a run of this flow that did not complete.
+
+        The flow function runs again from the top; task runs that completed and were kept are not
+        run again. The runner may be another one than before.
+
+        Args:
+            run: an id, a unique prefix, a run name, `@last` or `@last-failed`.
+            parameters: arguments to use instead of those the run was called with, by name. What
+                was not kept, such as secrets, has to be given again.
+            rerun_changed: run completed task runs again whose code has changed since.
+            steal: take the run over also from a process that is still there, once it has shown
+                no life for 10 seconds.
+            return_state: give the final State instead, and raise nothing but interrupts.
+
+        Returns:
+            The result of the flow; of a run that has completed already, the kept one. A coroutine
+            for an async flow.
+
+        Raises:
+            RunNotFound, AmbiguousRun: there is no such run, or more than one.
+            LeaseHeld: another process drives it.
+            ResumeError: it is no run of this flow, or an argument is missing. Nothing was changed.
+        """
+        return resume_flow(
+            self,
+            run,
+            parameters or {},
+            rerun_changed=rerun_changed,
+            steal=steal,
+            return_state=return_state,
+        )
 
     @overload
     def submit(

@@ -24,6 +24,7 @@ from penstock.errors import (
     CrashedRun,
     FailedRun,
     InvalidOptionError,
+    LeaseLost,
     TerminationSignal,
     UnfinishedRun,
     UpstreamFailed,
@@ -307,6 +308,8 @@ def _crash_message(exc: BaseException) -> str:
         return "Execution was aborted by an interrupt signal."
     if isinstance(exc, TerminationSignal):
         return "Execution was aborted by a termination signal."
+    if isinstance(exc, LeaseLost):
+        return f"Execution was broken off: {exc}"
     if isinstance(exc, SystemExit):
         return "Execution was aborted by Python system exit call."
     return f"Execution was interrupted by an unexpected exception: {describe_exception(exc)}"

@@ -28,6 +28,7 @@ from penstock.options import (
     refuse_unsupported,
 )
 from penstock.results.policy import ResultOptions
+from penstock.runtime.cache_keys import task_input_hash, task_source_hash
 from penstock.runtime.context import checked_tags, current_run
 from penstock.runtime.direct import call_directly
 from penstock.runtime.futures import FutureList, TaskFuture
@@ -41,7 +42,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 
-__all__ = ["Task", "exponential_backoff", "task"]
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "task_source_hash"]
 
 
 class Task(Decorated, Generic[P, R]):

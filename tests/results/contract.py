@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy
 import pytest
@@ -126,7 +127,11 @@ class StorageContract:
 
     @pytest.mark.parametrize("by", ["pickle", "compressed/pickle", "compressed/lzma/pickle"])
     def test_arrays_come_back(self, storage: ResultStorage, by: str) -> None:
-        value = {"a": numpy.arange(50_000.0), "b": numpy.ones((100, 100), order="F"), "c": b"x"}
+        value: dict[str, Any] = {
+            "a": numpy.arange(50_000.0),
+            "b": numpy.ones((100, 100), order="F"),
+            "c": b"x",
+        }
         back = load_kept(keep(storage, value, by=by), "stored")
         assert numpy.array_equal(back["a"], value["a"])
         assert numpy.array_equal(back["b"], value["b"])

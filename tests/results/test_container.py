@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "results" / "a" / "b-1"
 
 
-VALUE = {"numbers": list(range(1000)), "array": numpy.arange(20_000.0)}
+VALUE: dict[str, Any] = {"numbers": list(range(1000)), "array": numpy.arange(20_000.0)}
 
 
 def test_header_tells_what_it_takes_to_load(storage: LocalStorage, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_what_does_not_pass_in_time_is_told_with_its_attempts(
     storage: FsspecStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 100.0, 299.0, 301.0])
-    monkeypatch.setattr(filesystems.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
     faulty.schedule[:] = [SLOW_DOWN] * 10
     with pytest.raises(ResultStorageError, match="cannot be stored after 3 attempts: .*reduce you"):
         storage.write("a", content(b"x"))
@@ -75,7 +76,7 @@ def test_delays_grow_and_are_bounded(
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(filesystems, "FIRST_DELAY", 0.2)
-    monkeypatch.setattr(filesystems.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     faulty.schedule[:] = [SLOW_DOWN] * 12
     storage.write("a", content(b"x"))
     for number, seconds in enumerate(waited):

@@ -18,6 +18,7 @@ from penstock.cli.text import clean, clean_lines
 # name: the module in this folder, the function in it, and the line of `penstock --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run", "Run a flow of a Python file, with live progress."),
+    "resume": ("resume", "resume", "Continue a flow run that did not complete."),
     "bench": ("bench", "bench", "Run a flow on several task runners and compare them."),
     "demo": ("demo", "demo", "Run a small built-in flow, to have something to look at."),
     "ls": ("flow_runs", "ls", "List flow runs, newest first."),

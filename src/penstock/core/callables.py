@@ -19,7 +19,9 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Self, cast
 
 from penstock.core.identity import input_digest
+from penstock.core.scripts import module_key
 from penstock.core.signatures import Signature
+from penstock.core.sources import source_digest
 from penstock.errors import InvalidOptionError
 
 
@@ -38,10 +40,7 @@ class Decorated:
         key: module and qualified name of the function: what identifies it.
         held: what the callable brings along itself, beside the arguments of a call.
         digest: the input digest of a call without arguments.
-        source: the digest of its code and of the project's functions that it calls.
     """
-
-    source: str | None = None
 
     def __init__(self, fn: Any, decorator: str) -> None:
         plain = _plain(fn, decorator)
@@ -56,6 +55,21 @@ class Decorated:
         self.key = function_key(self.fn)
         self.held = held_values(self.fn)
         self.digest = input_digest(self.key, (), lambda dependency: None)
+        self._code_digests: dict[type | None, str | None] = {}
+
+    @property
+    def source(self) -> str | None:
+        """The digest of its code and of the project's functions that it calls.
+
+        Computed when first asked for; None where there is none. Bound to instances it is the same
+        for all of one class. Thread-safe.
+        """
+        home = _home(self.fn)
+        try:
+            return self._code_digests[home]
+        except KeyError:
+            digest = self._code_digests[home] = _digest_or_none(self.fn)
+            return digest
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind what was decorated in a class to an instance, as its function would be."""
@@ -94,8 +108,9 @@ class Decorated:
             for name, value in vars(function).items():
                 if state.get(name) is value:
                     del state[name]
-        for name in ("signature", "parameter_names", "held"):
+        for name in ("signature", "parameter_names", "held", "_code_digests"):
             del state[name]
+        state["_sent_digest"] = self.source
         state["fn"] = _by_reference(self.fn)
         if self._source is self.fn:
             del state["_source"]
@@ -110,6 +125,8 @@ class Decorated:
         state = dict(state)
         fn = state["fn"]
         kind = state.pop("_kind", None)
+        # Not what a worker would find, whose main module is another one.
+        digest = state.pop("_sent_digest")
         source = state.pop("_source", fn) if kind is None else kind(fn)
         function = _function(fn)
         if function is not None:
@@ -120,6 +137,21 @@ class Decorated:
         self.signature = Signature(plain)
         self.parameter_names = self.signature.parameters
         self.held = held_values(plain)
+        self._code_digests = {_home(self.fn): digest}
+
+
+def _home(fn: Any) -> type | None:
+    """Give the class of the instance that a method is bound to."""
+    if not isinstance(fn, MethodType):
+        return None
+    return fn.__self__ if isinstance(fn.__self__, type) else type(fn.__self__)
+
+
+def _digest_or_none(fn: Any) -> str | None:
+    try:
+        return source_digest(fn)
+    except Exception:  # whatever objects it refers to do when they are looked at
+        return None
 
 
 def _plain(fn: Any, decorator: str) -> Any:
@@ -240,7 +272,7 @@ def _look_up(module: str, qualified_name: str) -> Decorated | None:
 
 
 def function_key(fn: Any) -> str:
-    """Give what identifies a function: module (for `__main__` the file) and qualified name.
+    """Give what identifies a function: module (of a script the file) and qualified name.
 
     All lambdas of a scope have one name; the line tells them apart.
     """
@@ -248,8 +280,7 @@ def function_key(fn: Any) -> str:
     module = getattr(fn, "__module__", None) or type(fn).__module__
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     code = getattr(fn, "__code__", None)
-    if module == "__main__" and code is not None:
-        module = code.co_filename
+    module = module_key(module)
     if code is not None and code.co_name == "<lambda>":
         name = f"{name}:{code.co_firstlineno}"
     return f"{module}.{name}"

@@ -32,12 +32,17 @@ from typing import Any
 
 from penstock.annotations import Dependency
 from penstock.core.inputs import SCALARS, Found
+from penstock.core.scripts import module_key
 
 ELEMENT_LIMIT = 100_000
 """The most objects, at all depths, that are encoded before giving up."""
 
 BYTE_LIMIT = 1 << 20
 """The most bytes that are encoded before giving up: 1 MiB."""
+
+LARGE_ELEMENT_LIMIT = 100_000_000
+LARGE_BYTE_LIMIT = 1 << 32
+"""The limits of `large_digest`: 100 million objects, and 4 GiB."""
 
 IdentityOf = Callable[[Dependency], bytes | None]
 """Gives the identity of the run behind a future or state, or None when it has none."""
@@ -80,6 +85,32 @@ def input_digest(
         return None
 
 
+def large_digest(values: tuple[object, ...]) -> bytes | None:
+    """Give the digest of values that hold no futures, up to much larger limits.
+
+    It takes about a second for each GiB.
+
+    Returns:
+        16 bytes, or None when the values have no identity; see the module's docstring.
+
+    Example:
+        >>> large_digest(("load", 7)) == large_digest(("load", 7))
+        True
+    """
+    try:
+        if _is_plain(values):
+            return _marshal_digest(values)
+        encoder = _Encoder(_no_identity, None)
+        encoder.left, encoder.writer.left = LARGE_ELEMENT_LIMIT, LARGE_BYTE_LIMIT
+        return encoder.digest(values)
+    except Exception:  # as in `input_digest`
+        return None
+
+
+def _no_identity(dependency: Dependency) -> None:
+    """Give None: values that were resolved hold no futures."""
+
+
 def run_identity(digest: bytes, ordinal: int) -> bytes:
     """Give the identity of a task run: its input digest and its ordinal among equals.
 
@@ -90,6 +121,17 @@ def run_identity(digest: bytes, ordinal: int) -> bytes:
         return digest
     # 96 bits of the digest still tell inputs apart; the ordinal takes the place of the rest.
     return digest[:12] + ordinal.to_bytes(4, "big")
+
+
+def nested_digest(digest: bytes, parent: bytes | None) -> bytes | None:
+    """Give the input digest of a task run that is made in another one, whose identity counts.
+
+    Without that, the run made in one could take the place of an equal one made in another.
+
+    Args:
+        parent: the identity of the task run that it is made in; None when that has none.
+    """
+    return None if parent is None else blake2b(parent + digest, digest_size=16).digest()
 
 
 class Ordinals:
@@ -154,6 +196,8 @@ def _is_plain(values: tuple[object, ...]) -> bool:
         elif kind is int:
             left -= value.bit_length() >> 3  # type: ignore[attr-defined]
         elif kind in _COLLECTIONS:
+            if len(value) > ELEMENT_LIMIT:  # type: ignore[arg-type]
+                return False  # a pickler counts all of them, at all depths
             left -= _plain_size(value, kind)
         elif kind not in SCALARS:
             return False
@@ -163,9 +207,7 @@ def _is_plain(values: tuple[object, ...]) -> bool:
 
 
 def _plain_size(value: Any, kind: type) -> int:
-    """Estimate the encoded bytes of a flat collection of scalars; too many when it is none."""
-    if len(value) > ELEMENT_LIMIT:
-        raise Unidentifiable("too many elements")
+    """Estimate the encoded bytes of a flat collection of scalars; endless when it is none."""
     if kind is dict:
         return _flat_size(value) + _flat_size(value.values())
     return _flat_size(value)
@@ -174,7 +216,7 @@ def _plain_size(value: Any, kind: type) -> int:
 def _flat_size(elements: Any) -> int:
     kinds = set(map(type, elements))
     if not kinds <= SCALARS:
-        return BYTE_LIMIT + 1
+        return LARGE_BYTE_LIMIT + 1
     if kinds <= _UNSIZED:
         return 9 * len(elements)
     if kinds == {int}:
@@ -314,7 +356,7 @@ class _Pickler(pickle.Pickler):
     def _class(self, obj: type) -> bytes:
         if "<locals>" in obj.__qualname__:
             raise Unidentifiable("a class made inside a function has no name to stand for it")
-        return f"class {obj.__module__}:{obj.__qualname__}".encode()
+        return f"class {module_key(obj.__module__)}:{obj.__qualname__}".encode()
 
     def _builtin(self, obj: Any) -> bytes | None:
         home = obj.__self__

@@ -240,3 +240,15 @@ def crashed_by(fatal: BaseException | None, state: State) -> State:
     crashed = exception_to_crashed_state(fatal)
     crashed.run_key = state.run_key
     return crashed
+
+
+def problem_in(state: State) -> BaseException | None:
+    """Give the exception that a state holds or stands for; None when there is none."""
+    if isinstance(state.data, BaseException):
+        return state.data
+    if state.type in (StateType.FAILED, StateType.CRASHED) and state.data is not None:
+        try:
+            state.result()
+        except BaseException as exc:
+            return exc
+    return None

@@ -64,6 +64,15 @@ def task_run_row(
     )
 
 
+def task_row(entry: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give the row of a task, whose last element may be the task itself.
+
+    So it is here, in the writing thread, that its code is looked at.
+    """
+    *known, task = entry
+    return (*known, task if task is None or isinstance(task, str) else task.source)
+
+
 def flow_run_row(
     run: FlowRun, seq: int, owner: tuple[str, int, int | None], release: str
 ) -> tuple[Any, ...]:

@@ -220,7 +220,7 @@ class Requests:
         """Give the run in which a request was made."""
         if key is None:
             return self._live.flow_run
-        run = self._run_that_is_open(key)
+        run = self._mirrors.run_of(key)
         if run is not None:
             return run
         parent = TaskRun(self._live.flow, key, 0)

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from penstock.core.identity import run_identity
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
+from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
 from penstock.runs import FlowRun, Run, TaskRun
 from penstock.runtime.errors import describe
@@ -33,7 +33,7 @@ _RARELY = (
 def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     """Give a run as it is now, or a task that is new to a flow run, as built-in types."""
     if isinstance(subject, tuple):
-        return ("task", subject, None)
+        return ("task", task_row(subject), None)
     held = vars(subject)
     fields = {name: getattr(subject, name) for name in _ALWAYS}
     fields["type"] = subject.type.value
@@ -67,9 +67,9 @@ class _Definition:
 class _MirroredFlowRun:
     """The `live` of the runs of a flow that runs on a worker: what the recorder needs of it."""
 
-    def __init__(self, flow_run: FlowRun) -> None:
+    def __init__(self, flow_run: FlowRun, ledger: Ledger) -> None:
         self.flow_run = flow_run
-        self.ledger = Ledger(flow_run.key)
+        self.ledger = ledger
 
 
 class Mirrors:
@@ -102,6 +102,13 @@ class Mirrors:
             self._take_flow_run(kind, fields)
         else:
             self._take_task_run(kind, fields, flow_key)
+
+    def run_of(self, key: bytes | None) -> TaskRun | None:
+        """Give a task run that is open, here or with a worker."""
+        if key is None:
+            return None
+        run: TaskRun | None = self._runs.get(key)
+        return self._open_run(key) if run is None else run
 
     def number_of(self, key: bytes) -> int | None:
         """Give the number of a mirrored task run; None when there is no such run."""
@@ -187,7 +194,9 @@ class Mirrors:
         if mirrored is None:
             definition = _Definition(*fields["definition"])
             run = FlowRun(definition, key, fields["created_at"], fields["name"])
-            mirrored = self._flows[key] = _MirroredFlowRun(run)
+            above = self._live.ledger
+            ledger = Ledger(key, above.epoch, above.lease)
+            mirrored = self._flows[key] = _MirroredFlowRun(run, ledger)
             run.live = mirrored
         run = mirrored.flow_run
         parent = fields.pop("parent")
@@ -215,9 +224,8 @@ class Mirrors:
                 self._live.enrol(run)
                 identity = fields.get("identity")
                 if identity is not None:
-                    with self._live.ordinal_lock:
-                        ordinal = self._live.ordinals.next(identity)
-                    run.identity = run_identity(identity, ordinal)
+                    parent = self.run_of(fields.get("parent_key"))
+                    run.identity = self._live.identify(identity, parent)
             elif flow_key is not None:
                 run.live = self._flows.get(flow_key)
         if is_ours:

@@ -94,7 +94,7 @@ class DirectCall:
         if run.task_number not in self.recorder.lone_tasks:
             self.recorder.lone_tasks.add(run.task_number)
             name = clean_text(task.name, LONGEST_NAME)
-            row = OUTSIDE_FLOWS, run.task_number, task.key, name, task.source
+            row = OUTSIDE_FLOWS, run.task_number, task.key, name, task
             self.recorder.record(TASK, row)
 
     def execute(self) -> State:

@@ -7,12 +7,13 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from penstock.annotations import Dependency
-from penstock.core.identity import input_digest, run_identity
+from penstock.core.identity import input_digest
 from penstock.core.inputs import Found
 from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, run_life
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
 from penstock.errors import InvalidNameError, TerminationSignal
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
@@ -40,7 +41,8 @@ def make_task_run(
 ) -> TaskRun:
     """Make a task run of a task in a flow run, or of a task called on its own.
 
-    When the flow is tried again and an equal task run has completed before, that one is given.
+    When the flow is tried again or resumed and an equal task run has completed before and is
+    kept, that one is given.
 
     Args:
         key: its id, where somebody has chosen it already.
@@ -53,8 +55,10 @@ def make_task_run(
         run.custom_name = named(task.task_run_name, task.parameter_names, values)
     if live is not None:
         run.identity = _identity(task, values, found, live)
-        if live.kept and run.identity in live.kept:
-            return live.kept[run.identity]
+        if live.has_kept:
+            kept = live.kept_run(run)
+            if kept is not None:
+                return kept
         live.enrol(run)
         if found is not None and found.dependencies:
             run.upstream = keys_of(found)
@@ -102,11 +106,7 @@ def _identity(
     if task.held:
         values = (*task.held, *values)
     digest = input_digest(task.key, values, identity_of, found) if values else task.digest
-    if digest is None:
-        return None
-    with live.ordinal_lock:
-        ordinal = live.ordinals.next(digest)
-    return run_identity(digest, ordinal)
+    return None if digest is None else live.identify(digest, current_run.get())
 
 
 def identity_of(dependency: Dependency) -> bytes | None:
@@ -170,6 +170,8 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
         run.error = describe(state.data)
     run.values = None
     recorder.record(ENDED, run)
+    if FAILPOINTS:
+        hit("event.completed_buffered")
     hooks = run.definition.hooks
     if hooks:
         run_hooks(hooks, run.definition, run, state)

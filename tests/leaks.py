@@ -32,6 +32,7 @@ FOREIGN_THREADS = (
     "penstock-ticker",
     "penstock-supervisor",
     "penstock-output",
+    "fsspecIO",
 )
 
 # Processes that the standard library keeps for the life of the process, by their command.

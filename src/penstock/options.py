@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
@@ -12,6 +13,7 @@ from penstock.task_runners.base import BaseTaskRunner
 
 REFUSED_CHARACTERS = "/%&><"
 _LONGEST_NAME = 200
+_LONGEST_EXPIRATION = 9e9  # seconds; some 285 years, after which time stamps end
 Hook = Callable[[Any, Any, Any], Any]
 Hooks = Mapping[StateType, tuple[Hook, ...]]
 
@@ -73,6 +75,19 @@ def checked_flag(option: str, value: Any) -> Any:
     if value is not None and not isinstance(value, bool):
         raise InvalidOptionError(f"{option} is {value!r}; it must be True or False.")
     return value
+
+
+def checked_expiration(expiration: Any) -> float | None:
+    """Check `cache_expiration`: a duration or a number of seconds above 0; gives seconds."""
+    seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidOptionError(
+            f"cache_expiration is {expiration!r}; it must be a timedelta or a number of seconds, "
+            "above 0."
+        )
+    return min(float(seconds), _LONGEST_EXPIRATION)
 
 
 def checked_function(option: str, function: Any) -> Any:
@@ -149,10 +164,7 @@ def _functions(given: Any) -> tuple[Hook, ...]:
     return functions
 
 
-_NOT_YET = frozenset(
-    "cache_key_fn cache_expiration refresh_cache persist_result result_storage "
-    "result_serializer result_storage_key".split()
-)
+_NOT_YET = frozenset("persist_result result_storage result_serializer result_storage_key".split())
 
 
 def refuse_unsupported(decorator: str, **options: Any) -> None:

@@ -22,6 +22,7 @@ SETTINGS: dict[str, str] = {
     "PENSTOCK_DURABILITY": "`process` (default) survives a kill, `power` also a power cut.",
     "PENSTOCK_LOG_LEVEL": "The lowest level of log lines that are recorded; default `INFO`.",
     "PENSTOCK_LOGGERS": "Other loggers to record, separated by commas; default none.",
+    "PENSTOCK_REFRESH_CACHE": "`on` runs cached tasks again and replaces their values.",
     "PENSTOCK_LOG_PRINTS": "`on` records prints of every flow and task; default `off`.",
 }
 _SWITCH = {"on": True, "1": True, "true": True, "yes": True} | {
@@ -44,6 +45,7 @@ class Settings:
     log_level: int
     loggers: tuple[str, ...]
     log_prints: bool
+    refresh_cache: bool
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -71,6 +73,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         log_level=_one_of(variables, "PENSTOCK_LOG_LEVEL", "INFO", _LEVELS),
         loggers=_names(variables.get("PENSTOCK_LOGGERS", "")),
         log_prints=_one_of(variables, "PENSTOCK_LOG_PRINTS", "off", _SWITCH),
+        refresh_cache=_one_of(variables, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from penstock.annotations import Dependency, allow_failure
@@ -14,6 +15,7 @@ from penstock.core.signatures import callable_name
 from penstock.errors import OutsideFlowError
 from penstock.options import (
     Hook,
+    checked_expiration,
     checked_flag,
     checked_function,
     checked_hooks,
@@ -26,7 +28,7 @@ from penstock.options import (
     refuse_unsupported,
 )
 from penstock.runtime.cache_keys import task_input_hash, task_source_hash
-from penstock.runtime.context import checked_tags, current_run
+from penstock.runtime.context import RunContext, checked_tags, current_run
 from penstock.runtime.direct import call_directly
 from penstock.runtime.futures import FutureList, TaskFuture
 from penstock.runtime.mapping import map_lazily
@@ -76,6 +78,9 @@ class Task(Decorated, Generic[P, R]):
         worker_loss_retries: int = 2,
         bundle: bool = True,
         timeout_seconds: float | None = None,
+        cache_key_fn: Callable[..., str | None] | None = None,
+        cache_expiration: timedelta | float | None = None,
+        refresh_cache: bool | None = None,
         task_run_name: str | Callable[[], str] | None = None,
         log_prints: bool | None = None,
         on_completion: Any = None,
@@ -99,6 +104,9 @@ class Task(Decorated, Generic[P, R]):
         # Of a run that must not be lost even once it has to be certain whether it began.
         self.is_bundled = self.bundle and self.worker_loss_retries > 0
         self.timeout_seconds = checked_timeout(timeout_seconds)
+        self.cache_key_fn = checked_function("cache_key_fn", cache_key_fn)
+        self.cache_expiration = checked_expiration(cache_expiration)
+        self.refresh_cache = checked_flag("refresh_cache", refresh_cache)
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
         self.log_prints = checked_flag("log_prints", log_prints)
         self.hooks = checked_hooks(
@@ -298,8 +306,8 @@ def task(
     worker_loss_retries: int = 2,
     bundle: bool = True,
     timeout_seconds: float | None = None,
-    cache_key_fn: Any = None,
-    cache_expiration: Any = None,
+    cache_key_fn: Callable[[RunContext, dict[str, Any]], str | None] | None = None,
+    cache_expiration: timedelta | float | None = None,
     refresh_cache: bool | None = None,
     persist_result: bool | None = None,
     result_storage: Any = None,
@@ -335,6 +343,12 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         bundle: False sends every run to its engine in a message of its own; by default small
             runs travel together.
         timeout_seconds: the longest an attempt may take.
+        cache_key_fn: `key(context, parameters)` gives a text; a run with the key of one that has
+            completed takes its value and is not run. `task_input_hash` and `task_source_hash`
+            are such functions. None for a key: the run is not cached.
+        cache_expiration: how long a value may be used: a timedelta, or seconds; default for ever.
+        refresh_cache: True runs in any case, and replaces the value; default what the setting
+            `PENSTOCK_REFRESH_CACHE` says.
         log_prints: record what the task prints; default what the flow says.
         task_run_name: a `str.format` template on the parameters, or a callable.
         on_completion, on_failure, on_crashed: hooks, `hook(task, task_run, state)`, one or a list.

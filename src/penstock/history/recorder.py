@@ -26,7 +26,7 @@ from time import monotonic, time_ns
 from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
-from penstock.history.base import Group, HistoryStore
+from penstock.history.base import CacheStore, Group, HistoryStore
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
 from penstock.runs import TaskRun
@@ -131,11 +131,17 @@ class Recorder:
         self._waiting_text = 0
         self._lone = Ledger(None)
         self._submitted: deque[TaskRun] = deque()
+        # What decides on cache keys for the runs that are recorded here, once one has such.
+        self.desk: Any = None
 
     @property
     def is_usable(self) -> bool:
         """Tell whether new runs can be recorded here."""
         return self.failure is None and not self._closing
+
+    def open_cache(self) -> CacheStore | None:
+        """Open what finds and claims the values of cache keys; None where nothing is kept."""
+        return None if self._store is None else self._store.open_cache()
 
     def record(self, kind: int, subject: Any) -> None:
         """Add an entry, and wake the writing thread if it sleeps."""
@@ -338,6 +344,8 @@ class Recorder:
                         group.flow_runs.append(row)
                     continue
                 row = task_run_row(subject, type, next(ledger.numbers), ledger.key)
+                if kind == ENDED and subject.cache is not None:
+                    group.add_cache(subject)
                 if kind != ENDED and subject.is_over:
                     # It ended while it was read: the end has a row of its own, behind those
                     # that it depends on.
@@ -359,10 +367,14 @@ class Recorder:
                 waiters.append(subject)
         for ledger, tasks in touched.items():
             group.counts += ledger.count_rows(tasks)
+        self._note_taken(text)
+        return group, waiters
+
+    def _note_taken(self, text: int) -> None:
+        """Take that so many characters of log lines wait no more."""
         if text:
             with self._text_lock:
                 self._waiting_text -= text
-        return group, waiters
 
     def _take_submitted(self, before: int) -> None:
         """Have task runs written that were submitted before a time and have not ended yet."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
 from penstock.errors import CrashedRun, WorkerLost
+from penstock.remote.caching import CacheRequests
 from penstock.remote.engine import given_elsewhere
 from penstock.remote.failures import state_to_record
 from penstock.remote.messages import ANSWER, END
@@ -50,6 +51,7 @@ class Requests:
         self._live = live
         self._header = header
         self._mirrors = Mirrors(live, self._run_that_is_open)
+        self._caching = CacheRequests(live, self._run_to_cache, self._answer)
         self._known: dict[bytes, TaskRun] = live.exported
         self._queue: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]
         self._queue = SimpleQueue()
@@ -71,6 +73,8 @@ class Requests:
         elif kind == "looked":
             # At once: the end of the task run that looked comes next.
             self._look_at(*what)
+        elif kind == "unkeyed":
+            self._caching.note_unkeyed(*what)
         elif kind == "watch":
             self._later(self._watch, worker, *what)
         else:
@@ -79,6 +83,8 @@ class Requests:
                 self._tell_number(asked_by, number, *rest)
             elif question == "value":
                 self._find_value(asked_by, number, *rest)
+            elif question == "cache":
+                self._later(self._caching.consult, asked_by, number, *rest)
             elif question == "parameters":
                 self._later(self._tell_parameters, asked_by, number)
             else:
@@ -143,6 +149,10 @@ class Requests:
         run = None if cargo is None else cargo.run
         # A value that is made again has a stand-in there, which is no task run.
         return run if isinstance(run, TaskRun) else None
+
+    def _run_to_cache(self, key: bytes) -> TaskRun | None:
+        """Give a run that was sent to a worker, or called by one, until it has ended."""
+        return self._run_that_is_open(key) or self._mirrors.open_run(key)
 
     def _look_at(self, key: bytes) -> None:
         run = self._known.get(key)
@@ -226,6 +236,9 @@ class Requests:
         parent = TaskRun(self._live.flow, key, 0)
         parent.live, parent.recorder = self._live, self._live.recorder
         parent.log_prints = log_prints
+        called = self._mirrors.open_run(key)
+        if called is not None:
+            parent.inside = called.inside
         return parent
 
     def _task_of(self, digest: str) -> Any:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penstock.core.caching import CacheNote
 from penstock.core.identity import run_identity
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
 from penstock.history.rows import task_row
@@ -39,6 +40,8 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     fields = {name: getattr(subject, name) for name in _ALWAYS}
     fields["type"] = subject.type.value
     fields.update((name, held[name]) for name in _RARELY if held.get(name) is not None)
+    if held.get("cache") is not None:
+        fields["cache"] = tuple(held["cache"][:2])
     last = subject.last
     if last is not None:
         fields["last"] = (last.type.value, last.special_name, last.message, last.at)
@@ -103,6 +106,11 @@ class Mirrors:
             self._take_flow_run(kind, fields)
         else:
             self._take_task_run(kind, fields, flow_key)
+
+    def open_run(self, key: bytes) -> TaskRun | None:
+        """Give a mirrored task run that has not ended."""
+        run: TaskRun | None = self._runs.get(key)
+        return run
 
     def number_of(self, key: bytes) -> int | None:
         """Give the number of a mirrored task run; None when there is no such run."""
@@ -225,9 +233,12 @@ class Mirrors:
             for counted_here in ("identity", "number", "task_number"):
                 fields.pop(counted_here, None)
         _apply(run, fields)
+        told = run.cached_by.end(run) if kind == ENDED and run.cached_by is not None else None
         self._recorder.record(kind, run)
         if kind == ENDED and run.last is not None:
             self._note_end(run, run.last)
+        if told is not None:
+            told()
 
     def _note_end(self, run: TaskRun, state: State) -> None:
         """Take that the end of a task run is recorded."""
@@ -245,6 +256,9 @@ class Mirrors:
 
 def _apply(run: Run, fields: dict[str, Any]) -> None:
     last, problem = fields.pop("last", None), fields.pop("problem", None)
+    cache = fields.pop("cache", None)
+    if cache is not None and isinstance(run, TaskRun) and run.cache is None:
+        run.cache = CacheNote(*cache)
     fields.pop("definition")
     run.type = StateType(fields.pop("type"))
     run.__dict__.update(fields)

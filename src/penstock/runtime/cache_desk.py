@@ -69,7 +69,7 @@ class Request:
         unusable: the task run whose value was given as an answer, and cannot be used.
     """
 
-    __slots__ = ("answer", "how", "inside", "key", "refresh", "run_key", "seconds", "unusable")
+    __slots__ = ("answer", "inside", "key", "refresh", "run_key", "seconds", "unusable")
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Request:
         run_key: bytes,
         *,
         inside: tuple[bytes, ...],
+        seconds: float | None,
         refresh: bool | None,
         answer: Callable[[Answer], object],
         unusable: bytes | None = None,
@@ -84,13 +85,22 @@ class Request:
         self.key = key
         self.run_key = run_key
         self.inside = inside
+        self.seconds = seconds
         self.refresh = refresh
         self.answer = answer
         self.unusable = unusable
 
 
 class Desk(Protocol):
-    """Where a task run asks for its key: here, or on a worker."""
+    """Where a task run asks for its key: here, or on a worker.
+
+    Attributes:
+        patience: seconds within which most answers come.
+        may_block_loops: a coroutine may block its loop for so long.
+    """
+
+    patience: float
+    may_block_loops: bool
 
     def ask(self, request: Request) -> Answer | None:
         """Give the answer, or None: then it comes by `request.answer`. Never blocks for long."""
@@ -121,6 +131,9 @@ class CacheDesk:
     Args:
         recorder: where the ends of the runs are recorded.
     """
+
+    patience = 0.05
+    may_block_loops = False
 
     def __init__(self, recorder: Recorder) -> None:
         self._store: CacheStore | None = recorder.open_cache()
@@ -192,6 +205,11 @@ class CacheDesk:
     def _tell(self, requests: list[Request], answer: Answer) -> None:
         for request in requests:
             request.answer(answer)
+
+    def peek(self, request: Request) -> Answer:
+        """Look for a value, for a run that has no part in this."""
+        how, found = self._look_up(request)
+        return Answer(how, found)
 
     def leave_unkeyed(self, run: TaskRun) -> None:
         pass

@@ -30,7 +30,6 @@ from penstock.task_runners.slots import slot_left
 
 logger = logging.getLogger("penstock.caching")
 KEY_FUNCTION = "Cache key function"
-_SHORT = 0.05
 _SLICE = 0.25
 _LONG = 5.0
 
@@ -134,6 +133,7 @@ class Consultation:
             key,
             self._run.key,
             inside=self._run.inside,
+            seconds=self._task.cache_expiration,
             refresh=self._task.refresh_cache,
             answer=self._answer,
             unusable=unusable,
@@ -164,7 +164,7 @@ class Consultation:
         """Wait for the answer; None when the run has been ended, or its time is over."""
         catch_up()
         # Mostly it is only the history that has to be asked.
-        answer = take(self._box, _SHORT)
+        answer = take(self._box, self._desk.patience)
         if answer is not None:
             return answer
         began = monotonic()
@@ -177,6 +177,10 @@ class Consultation:
         return self._at_once()
 
     async def _await_answer(self, request: Request) -> Answer | None:
+        if self._desk.may_block_loops:
+            answer = take(self._box, self._desk.patience)
+            if answer is not None:
+                return answer
         signal = await_signal()
         self._ring = signal.ring
         began = monotonic()

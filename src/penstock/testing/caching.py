@@ -120,7 +120,8 @@ class CachingContract:
             assert square(ledger, 2) == 4
             assert_cached(square(ledger, 2, return_state=True), 4)
             assert square.map(ledger, [2, 2, 3]).result() == [4, 4, 9]
-            assert square_async(ledger, 2) == 4
+            value: Any = square_async(ledger, 2)
+            assert value == 4
             assert square_async.submit(ledger, 3).result() == 9
             assert square_async.submit(ledger, 5).result() == 25
             assert_cached(square_async.submit(ledger, 5, return_state=True), 25)
@@ -128,7 +129,9 @@ class CachingContract:
         example()
         assert ledger.lines() == ["square 2", "square 3", "square 5"]
 
-    def test_caching_in_an_asynchronous_flow(self, task_runner: BaseTaskRunner, ledger: Ledger) -> None:
+    def test_caching_in_an_asynchronous_flow(
+        self, task_runner: BaseTaskRunner, ledger: Ledger
+    ) -> None:
         @flow(task_runner=task_runner)
         async def example() -> None:
             assert await square_async(ledger, 2) == 4
@@ -139,9 +142,7 @@ class CachingContract:
         asyncio.run(example())
         assert ledger.lines() == ["square 2"]
 
-    def test_values_outlast_the_flow_run(
-        self, task_runner: BaseTaskRunner, ledger: Ledger
-    ) -> None:
+    def test_values_outlast_the_flow_run(self, task_runner: BaseTaskRunner, ledger: Ledger) -> None:
         @flow(task_runner=task_runner)
         def example() -> str:
             state = square.submit(ledger, 6, return_state=True)
@@ -169,14 +170,13 @@ class CachingContract:
         def example() -> None:
             assert scale.submit(ledger, identity.submit(4)).result() == 8
             assert scale.submit(ledger, 4).result() == 8
-            assert scale(ledger, identity.submit(4), by=2) == 8
+            future: Any = identity.submit(4)
+            assert scale(ledger, future, by=2) == 8
 
         example()
         assert ledger.lines() == ["scaled"]
 
-    def test_expired_value_is_made_again(
-        self, task_runner: BaseTaskRunner, ledger: Ledger
-    ) -> None:
+    def test_expired_value_is_made_again(self, task_runner: BaseTaskRunner, ledger: Ledger) -> None:
         @flow(task_runner=task_runner)
         def example() -> None:
             brief = square.with_options(cache_expiration=timedelta(milliseconds=1))

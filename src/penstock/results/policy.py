@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from penstock.core.previews import mask_secrets
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.results.base import ALONE, Serializer, checked_object_name
 from penstock.results.container import pack
 from penstock.results.references import STORED, Reference
@@ -169,6 +170,8 @@ def _stored(parts: Any, policy: ResultPolicy, subject: Subject) -> bytes:
     name = subject.name
     packed = pack(parts, policy.serializer.name, _about(subject))
     storage.write(name, packed.content)
+    if FAILPOINTS:
+        hit("result.stored")
     head, body = packed.digests()
     serializer = policy.serializer.name
     size = packed.content.size

@@ -3,11 +3,17 @@
 It reads the tables themselves, in one snapshot, so that it also holds for a history that is being
 written and for one that a killed process left behind.
 
-    closed     what a task run depends on is there; a completed one's upstreams ended before it
+    closed     what a task run depends on is there; a completed one's upstreams ended before it;
+               a flow run's end stands behind everything that happened in it
     settled    nothing goes on in a flow run that has ended, but what is not ready
     counted    the counts are those of a recount
     timed      times ascend; the states lead from PENDING to the present one
     attributed every task run, log line and count belongs to something that is there
+    numbered   changes, task runs and log lines have numbers of their own
+    epochs     nothing was written by a driver whose time was over
+    shaped     every column holds what its kind of run has (tests/shapes.py)
+
+What takes a witness beside the history, such as values, is judged by tests/faults/judge.py.
 """
 
 from __future__ import annotations
@@ -15,17 +21,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from penstock.history.base import OUTSIDE_FLOWS
+from penstock.history.base import EPOCH_BITS, OUTSIDE_FLOWS
 from penstock.history.locations import sqlite_uri
+from tests.shapes import FINAL, Row, contradictory, misshapen
 
-FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
-Row = dict[str, Any]
+TABLES = ("flow_runs", "task_runs", "tasks", "counts", "logs", "leases")
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,10 @@ class History:
 
     flow_runs: dict[bytes, Row]
     task_runs: dict[bytes, Row]
-    tasks: set[tuple[bytes, int]]
+    tasks: dict[tuple[bytes, int], Row]
     counts: dict[tuple[bytes, int, str], int]
     logs: list[Row]
+    leases: dict[bytes, Row]
 
     @classmethod
     def read(cls, path: Path | str) -> History:
@@ -49,17 +55,33 @@ class History:
             def rows(table: str) -> list[Row]:
                 return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
 
-            return cls(
-                {row["id"]: row for row in rows("flow_runs")},
-                {row["id"]: row for row in rows("task_runs")},
-                {(row["flow_run_id"], row["number"]) for row in rows("tasks")},
-                {
-                    (row["flow_run_id"], row["task"], row["state"]): row["number"]
-                    for row in rows("counts")
-                    if row["number"]
-                },
-                rows("logs"),
-            )
+            return cls.of({table: rows(table) for table in TABLES})
+
+    @classmethod
+    def of(cls, tables: Mapping[str, list[Row]]) -> History:
+        """Make a history of the rows of its tables."""
+        return cls(
+            {row["id"]: row for row in tables["flow_runs"]},
+            {row["id"]: row for row in tables["task_runs"]},
+            {(row["flow_run_id"], row["number"]): row for row in tables["tasks"]},
+            {
+                (row["flow_run_id"], row["task"], row["state"]): row["number"]
+                for row in tables["counts"]
+                if row["number"]
+            },
+            tables["logs"],
+            {row["flow_run_id"]: row for row in tables["leases"]},
+        )
+
+    def outermost(self, flow_run: Row) -> Row:
+        """Give the flow run that a flow run is a part of, however deep; itself if it is none."""
+        for _ in self.flow_runs:
+            parent = self.task_runs.get(flow_run["parent_task_run_id"])
+            above = None if parent is None else self.flow_runs.get(parent["flow_run_id"])
+            if above is None:
+                break
+            flow_run = above
+        return flow_run
 
 
 def problems_of(path: Path | str, *, allow_failure: bool = False) -> list[str]:
@@ -68,15 +90,33 @@ def problems_of(path: Path | str, *, allow_failure: bool = False) -> list[str]:
     Args:
         allow_failure: the flows let failures through, so that what completed may depend on them.
     """
-    history = History.read(path)
+    return [*problems_in(History.read(path), allow_failure), *_damaged(path)]
+
+
+def problems_in(history: History, allow_failure: bool = False) -> list[str]:
+    """Give all that is wrong with the rows of a history.
+
+    Args:
+        allow_failure: the flows let failures through, so that what completed may depend on them.
+    """
+    if problems := list(misshapen(history)):
+        return problems  # the other checks would stumble
     return [
         *_unclosed(history, allow_failure),
         *_unsettled(history),
         *_miscounted(history),
         *_mistimed(history),
         *_unattributed(history),
-        *_damaged(path),
+        *_unnumbered(history),
+        *_out_of_epoch(history),
+        *(each for row in history.task_runs.values() for each in contradictory(row)),
+        *(each for row in history.flow_runs.values() for each in contradictory(row)),
     ]
+
+
+def epoch_of(row: Row) -> int:
+    """Give which driver of its flow run wrote a row, counted from the first."""
+    return int(row["seq"]) >> EPOCH_BITS
 
 
 def upstreams_of(row: Row) -> list[bytes]:
@@ -98,6 +138,9 @@ def _unclosed(history: History, allow_failure: bool) -> Iterator[str]:
                 yield f"closed: {told(row)} depends on {key.hex()}, which is not there"
             elif row["state"] == "COMPLETED":
                 yield from _before(upstream, row, allow_failure)
+        flow_run = history.flow_runs.get(row["flow_run_id"])
+        if flow_run and flow_run["state"] in FINAL and row["seq"] >= flow_run["seq"]:
+            yield f"closed: {told(row)} was recorded behind the end of its flow run"
 
 
 def _before(upstream: Row, row: Row, allow_failure: bool) -> Iterator[str]:
@@ -138,6 +181,22 @@ def _mistimed(history: History) -> Iterator[str]:
         if row["state"] in ("COMPLETED", "RUNNING") and not (row["attempt"] and row["started_at"]):
             yield f"timed: {told(row)} never started"
         yield from _misled(row)
+    for row in history.task_runs.values():
+        yield from _outlived(row, history.flow_runs.get(row["flow_run_id"]))
+
+
+def _outlived(row: Row, flow_run: Row | None) -> Iterator[str]:
+    """Check that a task run lies within the time of its flow run, and its id in its own."""
+    # On a worker the id is made some time before the driver makes the run.
+    if abs(int.from_bytes(row["id"][:6], "big") - row["created_at"] // 1_000_000) > 60_000:
+        yield f"timed: {told(row)} was not made at {row['created_at']}"
+    if flow_run is None:
+        return
+    is_early = row["created_at"] < flow_run["created_at"] or (
+        epoch_of(row) == epoch_of(flow_run) and row["created_at"] < (flow_run["started_at"] or 0)
+    )
+    if is_early or (row["ended_at"] or 0) > (flow_run["ended_at"] or 1 << 62):
+        yield f"timed: {told(row)} lies outside the time of its flow run"
 
 
 def _misled(row: Row) -> Iterator[str]:
@@ -164,15 +223,74 @@ def _unattributed(history: History) -> Iterator[str]:
             yield f"attributed: {told(row)} is of the unknown task {row['task']}"
         if flow_run_id is not None and flow_run_id not in history.flow_runs:
             yield f"attributed: {told(row)} is of an unknown flow run"
+        subflow = json.loads(row["detail"] or "{}").get("subflow_run_id")
+        subflow_run = history.flow_runs.get(bytes.fromhex(subflow or ""))
+        if subflow_run is not None and subflow_run["parent_task_run_id"] != row["id"]:
+            yield f"attributed: {told(row)} does not stand for {told(subflow_run)}"
     for row in history.flow_runs.values():
-        parent = row["parent_task_run_id"]
-        if parent is not None and parent not in history.task_runs:
+        parent = history.task_runs.get(row["parent_task_run_id"])
+        if parent is not None:
+            yield from _ill_matched(row, parent)
+        elif row["parent_task_run_id"] is not None:
             yield f"attributed: subflow run {told(row)} has no task run in its parent"
     for line in history.logs:
         runs = (history.task_runs, line["task_run_id"]), (history.flow_runs, line["flow_run_id"])
         for known, key in runs:
             if key is not None and key not in known:
                 yield f"attributed: {line['message']!r} is a line of an unknown run"
+        run = history.task_runs.get(line["task_run_id"])
+        if run is not None and run["flow_run_id"] != line["flow_run_id"]:
+            yield f"attributed: {line['message']!r} is a line of another flow run"
+        if run is not None and line["at"] < run["created_at"]:
+            yield f"attributed: {line['message']!r} was written before {told(run)} was made"
+    names = Counter((row["flow_run_id"], row["key"], row["name"]) for row in history.tasks.values())
+    yield from (f"attributed: task {key[2]} is told twice" for key, n in names.items() if n > 1)
+
+
+def _ill_matched(subflow_run: Row, stand_in: Row) -> Iterator[str]:
+    """Check the task run that stands for a subflow run, once it has ended."""
+    alike = ("state", "ended_at")
+    is_over = stand_in["state"] in FINAL
+    if is_over and any(subflow_run[name] != stand_in[name] for name in alike):
+        yield f"attributed: {told(stand_in)} does not stand for {told(subflow_run)}"
+
+
+def _unnumbered(history: History) -> Iterator[str]:
+    runs = [*history.flow_runs.values(), *history.task_runs.values()]
+    inside = [row for row in runs if row.get("flow_run_id", row["id"]) is not None]
+    changes = Counter((row.get("flow_run_id", row["id"]), row["seq"]) for row in inside)
+    yield from (f"numbered: change {seq} is told twice" for (_, seq), n in changes.items() if n > 1)
+    for row in inside:
+        if not row["seq"] & ((1 << EPOCH_BITS) - 1):
+            yield f"numbered: {told(row)} has the change {row['seq']}"
+    ordinals = Counter(
+        (row["flow_run_id"], row["task"], row["number"]) for row in inside if "task" in row
+    )
+    for (_, task, number), times in ordinals.items():
+        if times > 1 or number < 0:
+            yield f"numbered: {times} runs of task {task} have the number {number}"
+
+
+def _out_of_epoch(history: History) -> Iterator[str]:
+    """Check that the drivers of each outermost flow run wrote one after another."""
+    lives: dict[bytes, list[tuple[int, int, Row]]] = {}
+    for row in [*history.flow_runs.values(), *history.task_runs.values()]:
+        own = history.flow_runs.get(row.get("flow_run_id", row["id"]))
+        if own is None:
+            continue
+        outermost = history.outermost(own)
+        lease = history.leases.get(outermost["id"])
+        if lease is not None and epoch_of(row) > lease["epoch"]:
+            yield f"epochs: {told(row)} is of epoch {epoch_of(row)}, the lease of {lease['epoch']}"
+        if row["ended_at"] is not None:
+            life = lives.setdefault(outermost["id"], [])
+            life.append((row["ended_at"], epoch_of(row), row))
+    for life in lives.values():
+        newest = 0
+        for _, epoch, row in sorted(life, key=lambda end: end[:2]):
+            if epoch < newest:
+                yield f"epochs: {told(row)} ended in epoch {epoch}, after one of {newest}"
+            newest = max(newest, epoch)
 
 
 def _damaged(path: Path | str) -> Iterator[str]:

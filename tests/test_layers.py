@@ -30,15 +30,19 @@ ROWS = {
     "runs": 0,
     "ids": 0,
     "shared_keys": 0,
+    "failpoints": 0,
     "clock": 0,  # beside the vocabulary: nothing of ours below it
     "settings": 0,
     "version": 0,
+    "wording": 0,
+    "cards": 0,
     # 1 decisions
     "core": 1,
     # 2 contracts
     "task_runners.base": 2,
     "task_runners.slots": 2,
     "history.base": 2,
+    "history.resumable": 2,
     "results.base": 2,
     # 3 adapters
     "task_runners": 3,
@@ -56,6 +60,10 @@ ROWS = {
     "flows": 7,
     "options": 7,
     "tasks": 7,
+    "records": 7,
+    "run_records": 7,
+    "record_cards": 7,
+    "frames": 7,
     "logs": 7,
     "testing": 7,
     # 8 front ends

@@ -24,6 +24,8 @@ PUBLIC = {
         "get_run_context",
         "get_run_logger",
         "quote",
+        "run",
+        "runs",
         "tags",
         "task",
         "unmapped",

@@ -29,17 +29,24 @@
     │   ├── CancelledRun                         cancelled
     │   ├── UpstreamFailed                       not started because an upstream did not complete
     │   ├── UnfinishedRun                        not final yet
+    │   ├── ResultNotKept                        it completed, but its value was not kept
     │   └── RemoteTaskError                      its exception cannot be rebuilt here
     ├── RunTimedOut (TimeoutError)               exceeded its `timeout_seconds`
+    ├── ResumeError (RuntimeError)               a flow run that cannot be continued
+    │   └── LeaseHeld                            another process drives it
     ├── RunNotFound (LookupError)                no such run in the history
     ├── AmbiguousRun (LookupError)               an id prefix that fits several runs
+    ├── ResultStorageError (RuntimeError)        a result cannot be stored or read
+    │   ├── ResultMissing (LookupError)          nothing is stored under its name any more
+    │   └── ResultCorrupt                        not what was stored: it is never loaded
     └── HistoryError (RuntimeError)
         ├── HistoryTooNew                        written by a newer Penstock; left untouched
         ├── HistoryCorrupt                       not a history, or a damaged one
         └── HistoryUnavailable                   cannot be opened or written
 
-`TerminationSignal` stands outside the tree: it derives from `SystemExit`, so that a process
-ended by SIGTERM or SIGHUP unwinds cleanly and leaves with the right exit code.
+`TerminationSignal` and `LeaseLost` stand outside the tree: they derive from `SystemExit`, so that a
+process ended by SIGTERM or SIGHUP, or one whose flow run another process has taken over, unwinds
+cleanly and leaves with the right exit code.
 """
 
 from __future__ import annotations
@@ -161,12 +168,24 @@ class UnfinishedRun(RunError):
     """The run is not final yet."""
 
 
+class ResultNotKept(RunError):
+    """The run completed, but its value was not kept in the history."""
+
+
 class RemoteTaskError(RunError):
     """The run failed with an exception that cannot be rebuilt in this process."""
 
 
 class RunTimedOut(PenstockError, TimeoutError):
     """The run exceeded its `timeout_seconds`."""
+
+
+class ResumeError(PenstockError, RuntimeError):
+    """A flow run cannot be continued; nothing was changed."""
+
+
+class LeaseHeld(ResumeError):
+    """Another process drives the flow run."""
 
 
 class RunNotFound(PenstockError, LookupError):
@@ -193,8 +212,31 @@ class HistoryUnavailable(HistoryError):
     """The history cannot be opened or written."""
 
 
+class ResultStorageError(PenstockError, RuntimeError):
+    """A result cannot be stored, or what was stored cannot be read."""
+
+
+class ResultMissing(ResultStorageError, LookupError):
+    """What was stored is not there any more."""
+
+
+class ResultCorrupt(ResultStorageError):
+    """What lies there is not what was stored; it was not loaded."""
+
+
 class TerminationSignal(SystemExit):
     """SIGTERM or SIGHUP arrived while a flow ran; `code` is 128 plus its number."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(128 + signal_number)
+
+
+class LeaseLost(SystemExit):
+    """Another process has taken over the flow run; this one can record no more of it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(75)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

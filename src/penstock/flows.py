@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from hashlib import blake2b
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -14,6 +14,7 @@ from penstock.options import (
     checked_flag,
     checked_hooks,
     checked_name,
+    checked_results,
     checked_runner,
     checked_template,
     checked_text,
@@ -22,6 +23,7 @@ from penstock.options import (
 )
 from penstock.runtime.flow_calls import as_task, call_flow
 from penstock.runtime.futures import FutureList, TaskFuture
+from penstock.runtime.resuming import resume_flow
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner
 from penstock.task_runners.concurrent import ConcurrentTaskRunner
@@ -70,6 +72,9 @@ class Flow(Decorated, Generic[P, R]):
         retry_delay_seconds: Any = 0,
         timeout_seconds: float | None = None,
         validate_parameters: bool = True,
+        persist_result: bool | None = None,
+        result_storage: Any = None,
+        result_serializer: Any = None,
         log_prints: bool | None = None,
         flow_run_name: str | Callable[[], str] | None = None,
         on_running: Any = None,
@@ -88,6 +93,7 @@ class Flow(Decorated, Generic[P, R]):
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds)
         self.timeout_seconds = checked_timeout(timeout_seconds)
         self.validate_parameters = checked_flag("validate_parameters", validate_parameters)
+        self.results = checked_results(persist_result, result_storage, result_serializer)
         self.log_prints = checked_flag("log_prints", log_prints)
         self.flow_run_name = checked_template("flow_run_name", flow_run_name, self.parameter_names)
         self.flow_hooks = checked_hooks(
@@ -159,6 +165,47 @@ class Flow(Decorated, Generic[P, R]):
         """
         return call_flow(self, args, kwargs, return_state, wait_for)
 
+    def resume(
+        self,
+        run: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        rerun_changed: bool = False,
+        steal: bool = False,
+        return_state: bool = False,
+    ) -> Any:
+        """Continue a run of this flow that did not complete.
+
+        The flow function runs again from the top; task runs that completed and were kept are not
+        run again. The runner may be another one than before.
+
+        Args:
+            run: an id, a unique prefix, a run name, `@last` or `@last-failed`.
+            parameters: arguments to use instead of those the run was called with, by name. What
+                was not kept, such as secrets, has to be given again.
+            rerun_changed: run completed task runs again whose code has changed since.
+            steal: take the run over also from a process that is still there, once it has shown
+                no life for 10 seconds.
+            return_state: give the final State instead, and raise nothing but interrupts.
+
+        Returns:
+            The result of the flow; of a run that has completed already, the kept one. A coroutine
+            for an async flow.
+
+        Raises:
+            RunNotFound, AmbiguousRun: there is no such run, or more than one.
+            LeaseHeld: another process drives it.
+            ResumeError: it is no run of this flow, or an argument is missing. Nothing was changed.
+        """
+        return resume_flow(
+            self,
+            run,
+            parameters or {},
+            rerun_changed=rerun_changed,
+            steal=steal,
+            return_state=return_state,
+        )
+
     @overload
     def submit(
         self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
@@ -207,7 +254,8 @@ class SubflowTask(Task[Any, Any]):
     """A flow as a task: its task run is the one that stands for the flow run."""
 
     def __init__(self, flow: Flow[Any, Any]) -> None:
-        super().__init__(flow.fn, name=flow.name)
+        # The flow run keeps its result itself.
+        super().__init__(flow.fn, name=flow.name, persist_result=False)
         self.fn = as_task(flow)
 
 
@@ -263,6 +311,10 @@ def flow(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         retry_delay_seconds: a number, a list, or `exponential_backoff(factor)`.
         timeout_seconds: the longest an attempt may take.
         validate_parameters: check and convert arguments by annotation.
+        persist_result: store large results of the flow and its tasks (small ones are always
+            kept); default what the flow that calls it says, else the settings.
+        result_storage: where: a folder, or a URL such as `s3://bucket/prefix`.
+        result_serializer: how: "pickle", "json", "compressed/pickle", or one of your own.
         log_prints: record what the flow and its tasks print.
         flow_run_name: a `str.format` template on the parameters, or a callable; default two
             random words.

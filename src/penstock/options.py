@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
+from penstock.results.base import checked_object_name
+from penstock.results.policy import ResultOptions, checked_options
 from penstock.states import StateType
 from penstock.task_runners.base import BaseTaskRunner
 
@@ -115,6 +117,29 @@ def checked_template(option: str, template: Any, parameter_names: Sequence[str])
     return template
 
 
+def checked_results(
+    persist_result: Any, result_storage: Any, result_serializer: Any
+) -> ResultOptions | None:
+    """Check the options on results that flows and tasks have in common; None: nothing is said."""
+    persist = checked_flag("persist_result", persist_result)
+    return checked_options(persist, result_storage, result_serializer)
+
+
+def checked_storage_key(template: Any, parameter_names: Sequence[str]) -> str | None:
+    """Check `result_storage_key`: a format string on the parameters that gives a name."""
+    if template is None:
+        return None
+    option = "result_storage_key"
+    if not isinstance(template, str):
+        raise InvalidOptionError(
+            f"{option} is {template!r}; it must be a text such as 'totals/{{day}}'."
+        )
+    checked_template(option, template, parameter_names)
+    if not _fields(option, template):
+        checked_object_name(template.format())
+    return template
+
+
 def _fields(option: str, template: str) -> set[str]:
     """Give the parameters that a format string names, also inside format specifications."""
     from string import Formatter
@@ -164,7 +189,7 @@ def _functions(given: Any) -> tuple[Hook, ...]:
     return functions
 
 
-_NOT_YET = frozenset("persist_result result_storage result_serializer result_storage_key".split())
+_NOT_YET: frozenset[str] = frozenset()
 
 
 def refuse_unsupported(decorator: str, **options: Any) -> None:

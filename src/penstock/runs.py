@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+from penstock.cards import live_card
 from penstock.ids import to_uuid
 from penstock.shared_keys import share_keys
 from penstock.states import FINAL_TYPES, State, StateType
@@ -103,6 +104,13 @@ class Run:
         self.message = state.message
         self.state_name = state.special_name
 
+    def _words(self) -> tuple[str, str | None, str | None]:
+        """Give type, special name and message of the current state."""
+        last = self.outcome
+        if last is not None:
+            return last.type.value, last.special_name, last.message
+        return self.type.value, self.state_name, self.message
+
     def _ordinary_transitions(self) -> list[tuple[str, str | None, int, str | None]]:
         passed: list[tuple[str, str | None, int, str | None]] = [
             (StateType.PENDING.value, None, self.created_at, None)
@@ -179,6 +187,10 @@ class TaskRun(Run):
     def __repr__(self) -> str:
         return f"<TaskRun {self.name!r} {self.state}>"
 
+    def _repr_html_(self) -> str:
+        # Showing a run in a notebook is no look at its failure.
+        return live_card("task run", self.name, self._words(), self.id)
+
 
 share_keys(
     TaskRun,
@@ -199,10 +211,12 @@ class FlowRun(Run):
         kept, kept_codec: its kept result.
         arguments: its arguments, pickled, to continue it with; None where they could not be.
         origin: where the flow's function comes from, as JSON.
+        results: which results are kept where, in this flow run.
     """
 
     arguments: bytes | None = None
     origin: str | None = None
+    results: Any = None
 
     def __init__(self, definition: Definition, key: bytes, created_at: int, name: str) -> None:
         self.definition = definition
@@ -220,3 +234,7 @@ class FlowRun(Run):
 
     def __repr__(self) -> str:
         return f"<FlowRun {self.name!r} of {self.definition.name!r} {self.state}>"
+
+    def _repr_html_(self) -> str:
+        kind = f"flow run of {self.definition.name}"
+        return live_card(kind, self.name, self._words(), self.id)

@@ -20,6 +20,9 @@ SETTINGS: dict[str, str] = {
     "PENSTOCK_DATABASE_URL": "The history; default `sqlite:///<PENSTOCK_HOME>/history.db`.",
     "PENSTOCK_RECORD": "`on` (default) records runs in the history, `off` keeps nothing.",
     "PENSTOCK_DURABILITY": "`process` (default) survives a kill, `power` also a power cut.",
+    "PENSTOCK_PERSIST_RESULT": "`on` stores large results; default `off`.",
+    "PENSTOCK_RESULT_STORAGE": "Where large results are stored; default `<PENSTOCK_HOME>/results`.",
+    "PENSTOCK_RESULT_SERIALIZER": "How results become bytes; default `pickle`.",
     "PENSTOCK_LOG_LEVEL": "The lowest level of log lines that are recorded; default `INFO`.",
     "PENSTOCK_LOGGERS": "Other loggers to record, separated by commas; default none.",
     "PENSTOCK_REFRESH_CACHE": "`on` runs cached tasks again and replaces their values.",
@@ -46,6 +49,9 @@ class Settings:
     loggers: tuple[str, ...]
     log_prints: bool
     refresh_cache: bool
+    persist_result: bool
+    result_storage: str
+    result_serializer: str
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +80,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         loggers=_names(variables.get("PENSTOCK_LOGGERS", "")),
         log_prints=_one_of(variables, "PENSTOCK_LOG_PRINTS", "off", _SWITCH),
         refresh_cache=_one_of(variables, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH),
+        persist_result=_one_of(variables, "PENSTOCK_PERSIST_RESULT", "off", _SWITCH),
+        result_storage=variables.get("PENSTOCK_RESULT_STORAGE") or f"{home}/results",
+        result_serializer=variables.get("PENSTOCK_RESULT_SERIALIZER") or "pickle",
     )
 
 

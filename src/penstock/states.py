@@ -24,6 +24,7 @@ from penstock.errors import (
     CrashedRun,
     FailedRun,
     InvalidOptionError,
+    LeaseLost,
     TerminationSignal,
     UnfinishedRun,
     UpstreamFailed,
@@ -200,6 +201,33 @@ class State(Dependency):
         return hash((self.type, self.name, self.message, self.run_key))
 
 
+class KeptState(State):
+    """A COMPLETED state whose data has been kept before it is recorded.
+
+    Attributes:
+        held, codec: what the history keeps of it; None where that is nothing.
+    """
+
+    __slots__ = ("codec", "held")
+
+    held: bytes | None
+    codec: str | None
+
+    @classmethod
+    def of(cls, state: State, held: bytes | None, codec: str | None, at: int) -> KeptState:
+        """Make one of a state whose data has been kept at some time."""
+        made = cls(state.type, state.name, state.message, at, state.data, state.run_key)
+        made.held, made.codec = held, codec
+        return made
+
+    def small(self) -> tuple[bytes | None, str | None]:
+        """Give what the history keeps, and its codec."""
+        return self.held, self.codec
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return State, (self.type, self.name, self.message, self.at, self.data, self.run_key)
+
+
 def failure_of(state: State) -> BaseException:
     """Give the exception that `result()` raises for a state that is not COMPLETED."""
     data = state.data
@@ -281,6 +309,8 @@ def _crash_message(exc: BaseException) -> str:
         return "Execution was aborted by an interrupt signal."
     if isinstance(exc, TerminationSignal):
         return "Execution was aborted by a termination signal."
+    if isinstance(exc, LeaseLost):
+        return f"Execution was broken off: {exc}"
     if isinstance(exc, SystemExit):
         return "Execution was aborted by Python system exit call."
     return f"Execution was interrupted by an unexpected exception: {describe_exception(exc)}"

@@ -20,13 +20,16 @@ from penstock.options import (
     checked_function,
     checked_hooks,
     checked_name,
+    checked_results,
     checked_runner,
+    checked_storage_key,
     checked_template,
     checked_text,
     checked_timeout,
     checked_whole,
     refuse_unsupported,
 )
+from penstock.results.policy import ResultOptions
 from penstock.runtime.cache_keys import task_input_hash, task_source_hash
 from penstock.runtime.context import RunContext, checked_tags, current_run
 from penstock.runtime.direct import call_directly
@@ -82,6 +85,10 @@ class Task(Decorated, Generic[P, R]):
         cache_expiration: timedelta | float | None = None,
         refresh_cache: bool | None = None,
         task_run_name: str | Callable[[], str] | None = None,
+        persist_result: bool | None = None,
+        result_storage: Any = None,
+        result_serializer: Any = None,
+        result_storage_key: Any = None,
         log_prints: bool | None = None,
         on_completion: Any = None,
         on_failure: Any = None,
@@ -108,6 +115,10 @@ class Task(Decorated, Generic[P, R]):
         self.cache_expiration = checked_expiration(cache_expiration)
         self.refresh_cache = checked_flag("refresh_cache", refresh_cache)
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
+        self.results = checked_results(persist_result, result_storage, result_serializer)
+        key = checked_storage_key(result_storage_key, self.parameter_names)
+        if key is not None:
+            self.results = (self.results or ResultOptions())._replace(key=key)
         self.log_prints = checked_flag("log_prints", log_prints)
         self.hooks = checked_hooks(
             {
@@ -349,6 +360,12 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         cache_expiration: how long a value may be used: a timedelta, or seconds; default for ever.
         refresh_cache: True runs in any case, and replaces the value; default what the setting
             `PENSTOCK_REFRESH_CACHE` says.
+        persist_result: store a large result (a small one is always kept); default what the flow
+            says.
+        result_storage: where: a folder, or a URL such as `s3://bucket/prefix`.
+        result_serializer: how: "pickle", "json", "compressed/pickle", or one of your own.
+        result_storage_key: the name that the result is stored under, also a small one: a
+            `str.format` template on the parameters, such as "totals/{day}".
         log_prints: record what the task prints; default what the flow says.
         task_run_name: a `str.format` template on the parameters, or a callable.
         on_completion, on_failure, on_crashed: hooks, `hook(task, task_run, state)`, one or a list.

@@ -35,7 +35,7 @@ class FakeFlow:
 
 def tell(ending: State | BaseException, **options: Any) -> int:
     with app.make_context("penstock", ["version"]):
-        return run_and_tell(Session(**options), lambda: (FakeFlow(ending), {}))
+        return run_and_tell(Session(**options), lambda: (FakeFlow(ending), FakeFlow(ending)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,8 @@ def tell(ending: State | BaseException, **options: Any) -> int:
     ids=str,
 )
 def test_exit_code(ending: State | BaseException, code: int) -> None:
-    assert call(FakeFlow(ending), {}, Stopping(print)).exit == code
+    flow = FakeFlow(ending)
+    assert call(flow, flow, Stopping(print)).exit == code
     assert tell(ending) == code
 
 
@@ -68,7 +69,8 @@ def test_async_flow_is_run() -> None:
         async def __call__(self, **_: Any) -> State:  # type: ignore[override]
             return Completed()
 
-    assert call(FakeAsyncFlow(Completed()), {}, Stopping(print)).exit == 0
+    flow = FakeAsyncFlow(Completed())
+    assert call(flow, flow, Stopping(print)).exit == 0
 
 
 def test_error_before_a_run_exists_goes_on() -> None:
@@ -137,7 +139,9 @@ def test_summary_from_the_history(history: Path, capsys: Captured) -> None:
     assert "load     0/4  4 not ready" in said
     assert said.count("ValueError: bad date") == 1
     assert "Slowest\n  clean-19  2.0 s  penstock task 7f3a01bc:clean:19\n" in said
-    assert said.endswith("Next: penstock show 7f3a01bc\n")
+    assert said.endswith(
+        "Next: penstock show 7f3a01bc\nFix and continue: penstock resume 7f3a01bc\n"
+    )
 
 
 def test_quiet_summary_is_the_failures(history: Path, capsys: Captured) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from penstock.history.base import Group
 from tests.cli.histories import (
     OTHER_ID,
     RUN_ID,
+    SECOND,
+    START,
     flow_run,
     penstock,
     sample_group,
@@ -140,8 +144,22 @@ def test_show_of_a_run_whose_process_is_gone(penstock_home: Path, capsys: Captur
     write_history(penstock_home, Group(flow_runs=[row]))
     if not json_of(capsys, "show")["flow_run"]["stale"]:
         pytest.skip("the history cannot tell on this machine")
-    assert "stale" in out_of(capsys, "show")
+    assert "stale: it was running, but its process 4194305 is gone" in out_of(capsys, "show")
     assert "stale" in out_of(capsys, "ls")
+
+
+def test_show_of_a_run_that_gives_no_sign_of_life(penstock_home: Path, capsys: Captured) -> None:
+    row = flow_run(RUN_ID, state="RUNNING", ended_at=None, host="node7", pid=1)
+    write_history(penstock_home, Group(flow_runs=[row]))
+    with closing(sqlite3.connect(penstock_home / "history.db")) as connection, connection:
+        lease = (RUN_ID.bytes, 1, 7, START + SECOND, "node\x1b[31m7", 1, 1)
+        connection.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)", lease)
+    assert json_of(capsys, "ls")["flow_runs"][0]["stale_since"].startswith("2026-09-21T14:13:21")
+    text = out_of(capsys, "show", "--wide")
+    assert "stale: it was running, but no sign of life from node7 for " in text
+    assert " ago)" in text
+    assert "\x1b" not in text
+    assert "no sign of life from node7" in out_of(capsys, "ls", "--wide")
 
 
 def test_error_of_the_flow_itself(penstock_home: Path, capsys: Captured) -> None:

@@ -42,6 +42,9 @@ class MemoryStore(HistoryStore):
             raise self.trouble
         self.groups.append(group)
 
+    def take_over(self, flow_run_id: bytes, epoch: int, at: int, owner: tuple[Any, ...]) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
         self.is_closed = True
 

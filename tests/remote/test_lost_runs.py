@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from penstock.core.identity import Ordinals
 from penstock.errors import WorkerLost
-from penstock.history.recorder import CHANGED, ENDED
+from penstock.history.recorder import CHANGED, ENDED, Ledger
 from penstock.ids import new_task_run_key
 from penstock.remote.flow_run import RECALLED
 from penstock.remote.messages import Item, Sent
@@ -31,8 +29,7 @@ class Live:
     def __init__(self) -> None:
         self.flow_run = FlowRun(DEFINITION, b"flow".ljust(16), 0, "flow")
         self.recorder = self
-        self.ordinals = Ordinals()
-        self.ordinal_lock = threading.Lock()
+        self.ledger = Ledger(self.flow_run.key)
         self.entries: list[tuple[int, Any]] = []
         self.ended: list[TaskRun] = []
         self.exported: list[TaskRun] = []
@@ -40,6 +37,9 @@ class Live:
 
     def enrol(self, run: TaskRun) -> None:
         run.live, run.number = self, next(self._numbers)
+
+    def identify(self, digest: bytes, parent: Any) -> bytes:
+        return digest
 
     def record(self, kind: int, run: Any) -> None:
         self.entries.append((kind, run))

@@ -22,8 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import task
+from penstock.core import pickling
+from penstock.core.pickling import LARGE_BYTES
 from penstock.errors import MissingDependencyError, SerializationError, TerminationSignal
-from penstock.remote import parcels, pickling
+from penstock.remote import parcels
 from penstock.remote.parcels import (
     MEMO_ENTRIES,
     Parcel,
@@ -33,7 +35,6 @@ from penstock.remote.parcels import (
     unpack,
     unpack_code,
 )
-from penstock.remote.pickling import LARGE_BYTES
 from tests.remote import definitions
 from tests.remote.definitions import Pair, Point
 

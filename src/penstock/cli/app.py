@@ -18,6 +18,7 @@ from penstock.cli.text import clean, clean_lines
 # name: the module in this folder, the function in it, and the line of `penstock --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run", "Run a flow of a Python file, with live progress."),
+    "resume": ("resume", "resume", "Continue a flow run that did not complete."),
     "bench": ("bench", "bench", "Run a flow on several task runners and compare them."),
     "demo": ("demo", "demo", "Run a small built-in flow, to have something to look at."),
     "ls": ("flow_runs", "ls", "List flow runs, newest first."),
@@ -25,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tasks": ("task_runs", "tasks", "List the task runs of a flow run."),
     "task": ("task_runs", "task", "Show one task run."),
     "logs": ("logs", "logs", "Show the log lines of a flow run."),
+    "result": ("results", "result", "Show or save the kept result of a run."),
+    "gc": ("sweep", "gc", "Remove stored results that nothing refers to."),
     "version": ("version", "version", "Show versions."),
 }
 

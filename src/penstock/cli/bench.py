@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -123,7 +124,7 @@ def _try(
     session: Session, flow: Any, values: dict[str, Any], stopping: Stopping
 ) -> tuple[Outcome, Trial]:
     began = perf_counter()
-    outcome = call(flow, values, stopping)
+    outcome = call(flow, partial(flow, **values, return_state=True), stopping)
     seconds = perf_counter() - began
     state = outcome.state
     trial = Trial({"type": state.type.value, "name": state.name, "message": state.message}, seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -22,10 +24,11 @@ def demo(session: Session, runner: str | None, workers: int | None) -> int:
     again, and one module is broken, on purpose. It is recorded in your history.
     """
 
-    def prepare() -> tuple[Any, dict[str, Any]]:
+    def prepare() -> tuple[Any, Callable[[], Any]]:
         from penstock.cli.demo_flow import module_report
 
-        return configured(module_report, runner, workers), {}
+        flow = configured(module_report, runner, workers)
+        return flow, partial(flow, return_state=True)
 
     code = run_and_tell(session, prepare)
     for line in _LOOK:

@@ -20,6 +20,7 @@ class Exit(enum.IntEnum):
     BAD_DATA = 65
     UNAVAILABLE = 69
     HISTORY_UNAVAILABLE = 74
+    LEASE_HELD = 75
     HANGUP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -53,11 +54,16 @@ def usage_error(reason: str, hint: str = "") -> CommandError:
 _KINDS: tuple[tuple[type[BaseException], Exit, str, str], ...] = (
     (errors.RunNotFound, Exit.NOT_FOUND, "not_found", ""),
     (errors.AmbiguousRun, Exit.NOT_FOUND, "ambiguous", ""),
+    (errors.LeaseHeld, Exit.LEASE_HELD, "lease_held", ""),
+    (errors.ResumeError, Exit.USAGE, "resume", ""),
     (errors.HistoryTooNew, Exit.BAD_DATA, "history_too_new", ""),
     (errors.HistoryCorrupt, Exit.BAD_DATA, "history_corrupt", ""),
     (errors.HistoryUnavailable, Exit.HISTORY_UNAVAILABLE, "history_unavailable", ""),
     (errors.HistoryError, Exit.USAGE, "database", ""),
     (errors.MissingDependencyError, Exit.UNAVAILABLE, "missing_dependency", ""),
+    (errors.ResultMissing, Exit.NOT_FOUND, "result_missing", ""),
+    (errors.ResultCorrupt, Exit.BAD_DATA, "result_corrupt", ""),
+    (errors.ResultStorageError, Exit.UNAVAILABLE, "result_storage", ""),
     (errors.EngineUnreachable, Exit.UNAVAILABLE, "engine_unreachable", ""),
     (errors.SettingsError, Exit.USAGE, "settings", ""),
     (errors.ParameterBindError, Exit.USAGE, "parameters", ""),

@@ -77,7 +77,7 @@ def _write_runs(session: Session, runs: list[dict[str, Any]]) -> None:
 
 def _run_row(session: Session, run: dict[str, Any]) -> Row:
     run_id = run["id"] if session.wide else short(run["id"])
-    message = run["state"].get("message") or ""
+    message = run.get("stale_reason") or run["state"].get("message") or ""
     done = run["state"]["type"] == "COMPLETED"
     return [
         Cell(run_id, ("cyan",)),
@@ -142,7 +142,7 @@ def _header(session: Session, run: dict[str, Any]) -> list[tuple[str, str]]:
     message = state.get("message")
     said = state_word(state) + (f": {clean(message)}" if message else "")
     if run.get("stale"):
-        said = f"stale: it was {said}, but its process {run.get('pid')} is gone"
+        said = f"stale: it was {said}, but {_why_stale(run)}"
     started = run.get("started_at")
     parameters = ", ".join(
         f"{clean(str(name))}={clean(str(value))}" for name, value in _parameters(run).items()
@@ -157,6 +157,12 @@ def _header(session: Session, run: dict[str, Any]) -> list[tuple[str, str]]:
         ("id", run["id"]),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _why_stale(run: dict[str, Any]) -> str:
+    """Say since when and why: "its process 4242 is gone (last sign of life 3 minutes ago)"."""
+    reason, since = clean(str(run.get("stale_reason") or "")), run.get("stale_since")
+    return f"{reason} (last sign of life {ago(since)})" if since else reason
 
 
 def _parameters(run: dict[str, Any]) -> dict[str, Any]:
@@ -227,4 +233,7 @@ def _next_steps(run: dict[str, Any], failures: list[Failure]) -> list[str]:
         lines.append(f"Follow its log: penstock logs {run_id} -f")
     elif failures:
         lines.append(f"Look further: penstock tasks {run_id} --state failed")
+    is_left = run["state"]["type"] in FINAL or run["stale"]
+    if is_left and run["state"]["type"] != "COMPLETED" and run["parent_task_run_id"] is None:
+        lines.append(f"Continue it: penstock resume {run_id}")
     return ["", *lines] if lines else []

@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.cli.exits import usage_error
 from penstock.cli.tracebacks import shown_path
+from penstock.core.scripts import stand_for_script
 
 
 class LoadingFailed(Exception):
@@ -58,6 +59,7 @@ def load_file(file: Path) -> types.ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(file)
+    stand_for_script(name, str(file))
     # Classes of the file are looked up here, by dataclasses and by pickle.
     sys.modules[name] = module
     try:

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
 
-from penstock.cli.exits import Exit, problem_of
+from penstock.cli.exits import CommandError, Exit, Problem, problem_of
 from penstock.cli.loading import (
     LoadingFailed,
     find_flow,
@@ -39,6 +40,7 @@ from penstock.errors import (
 )
 from penstock.states import State, exception_to_crashed_state, failure_of
 
+_MOST_LOOKED_AT = 1_000
 _EXITS = {"COMPLETED": Exit.COMPLETED, "CRASHED": Exit.CRASHED}
 
 
@@ -64,6 +66,9 @@ class Outcome:
 )
 @click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
 @click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@click.option(
+    "--resume-last", is_flag=True, help="Continue the last run of the flow instead of a new one."
+)
 @with_session(RUN_OPTIONS)
 def run(
     session: Session,
@@ -71,6 +76,7 @@ def run(
     parameters: tuple[str, ...],
     runner: str | None,
     workers: int | None,
+    resume_last: bool,
 ) -> int:
     """Run a flow of a Python file, with live progress.
 
@@ -79,11 +85,34 @@ def run(
     """
     file, name = split_target(target)
 
-    def prepare() -> tuple[Any, dict[str, Any]]:
+    def prepare() -> tuple[Any, Callable[[], Any]]:
         flow = configured(find_flow(load_file(file), name), runner, workers)
-        return flow, read_parameters(parameters, flow.fn)
+        values = read_parameters(parameters, flow.fn)
+        if resume_last:
+            id = last_run(session, flow)
+            return flow, partial(flow.resume, id, parameters=values, return_state=True)
+        return flow, partial(flow, **values, return_state=True)
 
     return run_and_tell(session, prepare)
+
+
+def last_run(session: Session, flow: Any) -> str:
+    """Give the id of the last run of a flow that is no subflow run.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for row in session.reader().flow_runs(flow=flow.name, limit=_MOST_LOOKED_AT):
+        if row["flow_key"] == flow.key and row["parent_task_run_id"] is None:
+            return str(row["id"])
+    raise CommandError(
+        Problem(
+            Exit.NOT_FOUND,
+            "not_found",
+            f"There is no run of {flow.name!r} to resume.",
+            "Run it without --resume-last.",
+        )
+    )
 
 
 def configured(flow: Any, runner: str | None, workers: int | None) -> Any:
@@ -96,11 +125,12 @@ def configured(flow: Any, runner: str | None, workers: int | None) -> Any:
     return flow.with_options(task_runner=make_runner(runner, workers))
 
 
-def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, Any]]]) -> int:
+def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, Callable[[], Any]]]) -> int:
     """Run a flow with live progress, say how it ended, and give the exit code.
 
     Args:
-        prepare: gives the flow and its parameters; called when prints are looked after already.
+        prepare: gives the flow, and what to call to run it, which gives its state; called when
+            prints are looked after already.
     """
     sample = Sample(_live_flow_runs)
     # Below the live block, which stays where it is.
@@ -108,8 +138,8 @@ def run_and_tell(session: Session, prepare: Callable[[], tuple[Any, dict[str, An
     with stdout_on_stderr(session.json):
         try:
             with shown_progress(session.err, sample, quiet=session.quiet), stopping.watched():
-                flow, values = prepare()
-                outcome = call(flow, values, stopping)
+                flow, start = prepare()
+                outcome = call(flow, start, stopping)
         except LoadingFailed as exc:
             write_loading(session, exc)
             return Exit.FAILED
@@ -128,14 +158,17 @@ def _live_flow_runs() -> Any:
     return running() if running is not None else []
 
 
-def call(flow: Any, values: dict[str, Any], stopping: Stopping) -> Outcome:
-    """Call a flow and find the exit code.
+def call(flow: Any, start: Callable[[], Any], stopping: Stopping) -> Outcome:
+    """Run a flow and find the exit code.
+
+    Args:
+        start: runs it and gives its state, or a coroutine that does.
 
     Raises:
         ParameterBindError: the values do not fit the flow's function.
     """
     try:
-        state = flow(**values, return_state=True)
+        state = start()
         if inspect.iscoroutine(state):
             import asyncio  # slow to load, and most flows need none
 

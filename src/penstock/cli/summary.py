@@ -222,3 +222,5 @@ def _write_next(screen: Screen, ending: Ending) -> None:
     run_id = short(ending.flow_run["id"])
     screen.line()
     screen.line(f"Next: penstock show {run_id}")
+    if ending.state["type"] != "COMPLETED":
+        screen.line(f"Fix and continue: penstock resume {run_id}")

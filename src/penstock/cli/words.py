@@ -7,7 +7,21 @@ from typing import Any
 from penstock.cli.screen import Screen
 from penstock.cli.tables import Cell
 from penstock.cli.text import clean
+from penstock.wording import error_text, state_word
 
+__all__ = [
+    "COUNT_WORDS",
+    "FINAL",
+    "counts_line",
+    "error_text",
+    "run_state_cell",
+    "runner_word",
+    "short",
+    "state_cell",
+    "state_styles",
+    "state_word",
+    "task_reference",
+]
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _COLOURS = {
     "COMPLETED": ("green",),
@@ -17,13 +31,6 @@ _COLOURS = {
     "RUNNING": ("blue",),
     "CANCELLING": ("yellow",),
     "PAUSED": ("yellow",),
-}
-_WORDS = {
-    "AwaitingRetry": "waiting to try again",
-    "Retrying": "running again",
-    "Cached": "completed from the cache",
-    "TimedOut": "timed out",
-    "NotReady": "not ready",
 }
 # How counts are listed, and what each is called.
 COUNT_WORDS = {
@@ -37,15 +44,6 @@ COUNT_WORDS = {
     "SCHEDULED": "waiting to try again",
     "PENDING": "pending",
 }
-
-
-def state_word(state: dict[str, Any]) -> str:
-    """Give a state's name as people say it: "failed", "timed out", or the user's own name."""
-    name = str(state.get("name") or "")
-    if name in _WORDS:
-        return _WORDS[name]
-    kind = str(state["type"])
-    return kind.lower() if name.upper() in ("", kind) else name
 
 
 def state_styles(kind: str) -> tuple[str, ...]:
@@ -76,16 +74,6 @@ def counts_line(counts: dict[str, int], screen: Screen, *, final: bool = False) 
 def short(run_id: str) -> str:
     """Give the first letters of a flow run id, enough to tell runs apart."""
     return run_id[:8]
-
-
-def error_text(error: dict[str, Any]) -> str:
-    """Give an error of the history on one line: "ValueError: bad date"."""
-    message = str(error.get("message") or "")
-    kind = str(error.get("type") or "").rpartition(".")[2]
-    # The message may begin with the kind already.
-    if not message or not kind or message == kind or message.startswith(f"{kind}:"):
-        return message or kind or "Error"
-    return f"{kind}: {message}"
 
 
 def task_reference(task_run: dict[str, Any]) -> str:

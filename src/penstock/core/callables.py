@@ -19,6 +19,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Self, cast
 
 from penstock.core.identity import input_digest
+from penstock.core.scripts import module_key
 from penstock.core.signatures import Signature
 from penstock.core.sources import source_digest
 from penstock.errors import InvalidOptionError
@@ -40,6 +41,8 @@ class Decorated:
         held: what the callable brings along itself, beside the arguments of a call.
         digest: the input digest of a call without arguments.
     """
+
+    cache_key_fn: Any = None
 
     def __init__(self, fn: Any, decorator: str) -> None:
         plain = _plain(fn, decorator)
@@ -271,7 +274,7 @@ def _look_up(module: str, qualified_name: str) -> Decorated | None:
 
 
 def function_key(fn: Any) -> str:
-    """Give what identifies a function: module (for `__main__` the file) and qualified name.
+    """Give what identifies a function: module (of a script the file) and qualified name.
 
     All lambdas of a scope have one name; the line tells them apart.
     """
@@ -279,8 +282,7 @@ def function_key(fn: Any) -> str:
     module = getattr(fn, "__module__", None) or type(fn).__module__
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     code = getattr(fn, "__code__", None)
-    if module == "__main__" and code is not None:
-        module = code.co_filename
+    module = module_key(module)
     if code is not None and code.co_name == "<lambda>":
         name = f"{name}:{code.co_firstlineno}"
     return f"{module}.{name}"

@@ -32,6 +32,7 @@ from typing import Any
 
 from penstock.annotations import Dependency
 from penstock.core.inputs import SCALARS, Found
+from penstock.core.scripts import module_key
 
 ELEMENT_LIMIT = 100_000
 """The most objects, at all depths, that are encoded before giving up."""
@@ -120,6 +121,17 @@ def run_identity(digest: bytes, ordinal: int) -> bytes:
         return digest
     # 96 bits of the digest still tell inputs apart; the ordinal takes the place of the rest.
     return digest[:12] + ordinal.to_bytes(4, "big")
+
+
+def nested_digest(digest: bytes, parent: bytes | None) -> bytes | None:
+    """Give the input digest of a task run that is made in another one, whose identity counts.
+
+    Without that, the run made in one could take the place of an equal one made in another.
+
+    Args:
+        parent: the identity of the task run that it is made in; None when that has none.
+    """
+    return None if parent is None else blake2b(parent + digest, digest_size=16).digest()
 
 
 class Ordinals:
@@ -344,7 +356,7 @@ class _Pickler(pickle.Pickler):
     def _class(self, obj: type) -> bytes:
         if "<locals>" in obj.__qualname__:
             raise Unidentifiable("a class made inside a function has no name to stand for it")
-        return f"class {obj.__module__}:{obj.__qualname__}".encode()
+        return f"class {module_key(obj.__module__)}:{obj.__qualname__}".encode()
 
     def _builtin(self, obj: Any) -> bytes | None:
         home = obj.__self__

@@ -13,6 +13,7 @@ from penstock.errors import SerializationError
 from penstock.states import (
     NOT_READY,
     TIMED_OUT,
+    KeptState,
     State,
     StateType,
     describe_exception,
@@ -36,7 +37,9 @@ def returned(value: Any, at: int, key: bytes) -> State:
 def _adopted(state: State, at: int, key: bytes) -> State:
     """Make a state of the user's own that of a run; its texts are recorded, so texts they are."""
     message = None if state.message is None else str(state.message)
-    return State(state.type, str(state.name), message, at, state.data, key)
+    adopted = State(state.type, str(state.name), message, at, state.data, key)
+    # That of a subflow run: its task run refers to the same kept result.
+    return KeptState.of(adopted, *state.small(), at) if isinstance(state, KeptState) else adopted
 
 
 def settled_value(value: Any) -> Any:
@@ -237,3 +240,15 @@ def crashed_by(fatal: BaseException | None, state: State) -> State:
     crashed = exception_to_crashed_state(fatal)
     crashed.run_key = state.run_key
     return crashed
+
+
+def problem_in(state: State) -> BaseException | None:
+    """Give the exception that a state holds or stands for; None when there is none."""
+    if isinstance(state.data, BaseException):
+        return state.data
+    if state.type in (StateType.FAILED, StateType.CRASHED) and state.data is not None:
+        try:
+            state.result()
+        except BaseException as exc:
+            return exc
+    return None

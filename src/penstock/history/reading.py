@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from time import time_ns
 from typing import Any
 
 from penstock.errors import AmbiguousRun, HistoryUnavailable, RunNotFound
 from penstock.history.base import HistoryReader
+from penstock.history.kept_runs import SQLiteKeptRuns
 from penstock.history.locations import sqlite_path, sqlite_uri
 from penstock.history.references import (
     SHORTEST,
@@ -22,13 +24,24 @@ from penstock.history.references import (
     task_reference,
     whole_id,
 )
+from penstock.history.resumable import KeptRuns, RecordedTask, Resumable
 from penstock.history.schema import check_version
-from penstock.history.shapes import Row, flow_run_shape, id_text, log_shape, task_run_shape
+from penstock.history.shapes import (
+    Row,
+    flow_run_shape,
+    id_text,
+    is_final,
+    log_shape,
+    task_run_shape,
+)
 from penstock.history.sqlite_errors import SQLITE_ERRORS, damaged, is_refused, refused, told
+from penstock.history.staleness import Staleness, staleness_of
 from penstock.history.statements import load_query
 
 _BUSY_TIMEOUT = 5.0
+_FIRST_WITH_LEASES = 2
 _PAGE = 500
+_LARGE_PAGE = 5_000
 _LATEST = 2**63 - 1
 _CANDIDATES = 5
 _TROUBLE = ("FAILED", "CRASHED")
@@ -79,7 +92,8 @@ class SQLiteReader(HistoryReader):
         try:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
-            if not check_version(connection, self.path):
+            self._schema = check_version(connection, self.path)
+            if not self._schema:
                 raise _no_history(self.path)
         except BaseException:
             connection.close()
@@ -115,7 +129,23 @@ class SQLiteReader(HistoryReader):
         return self._rows(_query("select_flow_runs") + _query(query), values)
 
     def _with_counts(self, row: Row) -> dict[str, Any]:
-        return self._shaped(flow_run_shape, row, self._totals(row["id"]))
+        staleness = self._staleness(row)
+        if staleness is not None:
+            # A run may have ended, and its process with it, since its row was read.
+            row = next(iter(self._flow_runs("flow_runs_with_id", id=row["id"])), row)
+            staleness = None if is_final(row) else staleness
+        return self._shaped(flow_run_shape, row, self._totals(row["id"]), staleness)
+
+    def _staleness(self, row: Row) -> Staleness | None:
+        if is_final(row):
+            return None
+        leases: list[Row] = []
+        if self._schema >= _FIRST_WITH_LEASES:
+            leases = self._rows(_query("lease_of_flow_run"), {"flow_run_id": row["id"]})
+        try:
+            return staleness_of(row, leases[0] if leases else None, time_ns())
+        except (TypeError, ValueError) as problem:
+            raise damaged(self.path, f"a row cannot be read, {problem}") from problem
 
     def _totals(self, flow_run_id: bytes) -> dict[str, int]:
         totals: dict[str, int] = {}
@@ -190,6 +220,7 @@ class SQLiteReader(HistoryReader):
         flow_run_id: str,
         *,
         task_run_id: str | None = None,
+        task: str | None = None,
         level: int = 0,
         after: int = 0,
         limit: int | None = None,
@@ -197,6 +228,7 @@ class SQLiteReader(HistoryReader):
         values = {
             "flow_run_id": _known_id(flow_run_id),
             "task_run_id": task_run_id and _known_id(task_run_id),
+            "task": task,
             "level": level,
         }
         pages = self._pages(_query("logs_page"), values, "position", after, _PAGE, limit)
@@ -209,6 +241,42 @@ class SQLiteReader(HistoryReader):
         ):
             counts.setdefault(row["task"], {})[row["state"]] = row["number"]
         return counts
+
+    def subflow_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        rows = self._flow_runs("flow_runs_called_by", flow_run_id=_known_id(flow_run_id))
+        return [self._with_counts(row) for row in rows]
+
+    def task_run_columns(
+        self, flow_run_id: str, *, state: str | None = None, name: str | None = None
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        values = {
+            "flow_run_id": _known_id(flow_run_id),
+            "state": state and state.upper(),
+            "name": name,
+            "after": b"",
+            "limit": _LARGE_PAGE,
+        }
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # plain tuples: a column is read by its place
+        while True:
+            try:
+                rows = cursor.execute(_query("task_run_columns"), values).fetchall()
+            except SQLITE_ERRORS as problem:
+                raise told(problem, self.path) from problem
+            if rows:
+                yield rows
+            if len(rows) < _LARGE_PAGE:
+                return
+            values["after"] = rows[-1][0]
+
+    def kept_result(self, run_id: str) -> tuple[bytes, str] | None:
+        for row in self._rows(_query("kept_result"), {"id": _known_id(run_id)}):
+            if row["result"] is not None and row["result_codec"] is not None:
+                return bytes(row["result"]), str(row["result_codec"])
+        return None
+
+    def select(self, query: str, **values: Any) -> list[Row]:
+        return self._rows(_query(query), values)
 
     def _pages(
         self,
@@ -242,6 +310,37 @@ class SQLiteReader(HistoryReader):
             return shape(row, *more)
         except (AttributeError, TypeError, ValueError, OverflowError) as problem:
             raise damaged(self.path, f"a row cannot be read, {problem}") from problem
+
+    def resumable(self, flow_run_id: str) -> Resumable:
+        id = {"id": _known_id(flow_run_id)}
+        rows = self._rows(_query("resumable_flow_run"), id)
+        if not rows or rows[0]["id"] is None:
+            raise RunNotFound(f"There is no flow run {flow_run_id!r} in {self.path}.")
+        last = {row["task"]: row["last"] for row in self._rows(_query("last_numbers"), id)}
+        counts: dict[int, dict[str, int]] = {}
+        for row in self._rows(_query("task_counts"), id):
+            counts.setdefault(row["task"], {})[row["state"]] = row["number"]
+        return Resumable(
+            dict(rows[0]),
+            tuple(
+                RecordedTask(
+                    row["number"],
+                    row["key"],
+                    row["name"],
+                    row["source"],
+                    last.get(row["number"], -1),
+                )
+                for row in self._rows(_query("tasks_of_flow_run"), id)
+            ),
+            counts,
+            {
+                row["identity"]: row["id"]
+                for row in self._rows(_query("unfinished_subflow_runs"), id)
+            },
+        )
+
+    def kept_runs(self, flow_run_id: str) -> KeptRuns:
+        return SQLiteKeptRuns(self._connection, self.path, _known_id(flow_run_id))
 
     def close(self) -> None:
         self._connection.close()

@@ -26,7 +26,9 @@ from time import monotonic, time_ns
 from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
-from penstock.history.base import CacheStore, Group, HistoryStore
+from penstock.failpoints import FAILPOINTS, hit
+from penstock.history.base import EPOCH_BITS, CacheStore, Group, HistoryStore
+from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
 from penstock.runs import TaskRun
@@ -47,6 +49,7 @@ _MANY = 500
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
+_FIRST_AFTER = 1 << 20
 
 # Kinds of entries.
 CHANGED, ENDED, TASK, LOG, FLUSH, _SUBMITTED, _FLUSHED = range(7)
@@ -67,14 +70,25 @@ class Ledger:
         key: the id of the flow run; None for task runs outside flows.
         numbers: the numbers of changes.
         counts: how many task runs are in a state, by task number and state type, as committed.
+        lease: what allows to write of it; None where nothing has to.
     """
 
-    __slots__ = ("counts", "key", "numbers")
+    __slots__ = ("counts", "epoch", "key", "lease", "numbers")
 
-    def __init__(self, key: bytes | None) -> None:
+    def __init__(self, key: bytes | None, epoch: int = 0, lease: Lease | None = None) -> None:
         self.key = key
-        self.numbers = itertools.count(1)
+        self.epoch = epoch
+        self.lease = lease
+        # A driver that takes over writes a few rows before its first change.
+        self.numbers = itertools.count((epoch << EPOCH_BITS) + (_FIRST_AFTER if epoch else 1))
         self.counts: dict[int, Counts] = {}
+        if lease is not None and key is not None:
+            lease.members.add(key)
+
+    def take_up(self, counts: dict[int, dict[str, int]]) -> None:
+        """Go on from the counts of the drivers before, by task number and state."""
+        for task, states in counts.items():
+            self.counts[task] = {StateType(state): number for state, number in states.items()}
 
     def count(self, run: TaskRun, now: StateType) -> None:
         """Move a task run from the state it was recorded in to the one that is recorded now."""
@@ -133,6 +147,9 @@ class Recorder:
         self._submitted: deque[TaskRun] = deque()
         # What decides on cache keys for the runs that are recorded here, once one has such.
         self.desk: Any = None
+        self._leases: dict[bytes, Lease] = {}
+        self._lost: set[bytes] = set()
+        self._beat_at = 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -156,10 +173,23 @@ class Recorder:
             self._start()
         self._bell.put(None)
 
+    def hold(self, lease: Lease) -> None:
+        """Show life for an outermost flow run, and write of it only while nobody else drives it."""
+        if self._store is not None:
+            self._leases[lease.flow_run_key] = lease
+
+    def let_go(self, lease: Lease) -> None:
+        """Show no more life for a flow run, which has ended and was written."""
+        self._leases.pop(lease.flow_run_key, None)
+
+    def take_over(self, flow_run_id: bytes, epoch: int) -> None:
+        """Make this process the driver of a flow run; see `HistoryStore.take_over`."""
+        assert self._store is not None
+        self._store.take_over(flow_run_id, epoch, time_ns(), self._owner)
+
     def record_line(self, row: tuple[Any, ...]) -> None:
         """Add a log line; wait while the text of the lines before takes too much memory."""
-        with self._text_lock:
-            self._waiting_text += len(row[-1])
+        self._note_text(len(row[-1]))
         self.record(LOG, row)
         if self._waiting_text > TEXT_LIMIT:
             # Whoever asks for the outcome of the flow is told of a failure, not who logs.
@@ -274,6 +304,8 @@ class Recorder:
                     break
             if self._has_ended:
                 return
+            if self._leases and monotonic() > self._beat_at + BEAT_SECONDS:
+                self._write_group()
 
     def _wait_for_entries(self) -> bool:
         """Sleep until there are entries and their time has come; tell whether it is urgent."""
@@ -281,6 +313,8 @@ class Recorder:
             self.is_asleep = True
             if not self.entries and self._submitted:
                 self._rings_within(PENDING_SECONDS)
+            elif not self.entries and self._leases:
+                self._rings_within(BEAT_SECONDS)
             elif not self.entries:
                 self._bell.get()
             self.is_asleep = False
@@ -303,9 +337,19 @@ class Recorder:
 
     def _write_group(self) -> None:
         group, waiters = self._make_group()
+        if FAILPOINTS:
+            hit("history.batch_built")
         # After a group that could not be written the next one would not be causally closed.
         if self._store is not None and self.failure is None:
+            self._beat_at = monotonic()
+            leases = [lease for lease in list(self._leases.values()) if not lease.is_lost]
+            now = time_ns()
+            group.leases = [lease.row(now, self._owner) for lease in leases]
             self._write(group)
+            for lease in leases:
+                lease.is_new = False
+        if FAILPOINTS:
+            hit("history.reply")
         for waiter in waiters:
             waiter.release()
 
@@ -331,6 +375,8 @@ class Recorder:
                 else:
                     type = subject.last.type
                 ledger = subject.live.ledger if subject.live is not None else self._lone
+                if ledger.lease is not None and ledger.lease.is_lost:
+                    continue
                 if self._store is None:
                     # Nothing is kept, but the progress display wants the counts.
                     if subject.is_task_run and ledger.key is not None:
@@ -365,16 +411,20 @@ class Recorder:
                 self.entries.append((_FLUSHED, subject))
             else:
                 waiters.append(subject)
-        for ledger, tasks in touched.items():
-            group.counts += ledger.count_rows(tasks)
-        self._note_taken(text)
+        self._note_text(-text)
+        self._complete(group, touched)
         return group, waiters
 
-    def _note_taken(self, text: int) -> None:
-        """Take that so many characters of log lines wait no more."""
-        if text:
+    def _complete(self, group: Group, touched: dict[Ledger, set[int]]) -> None:
+        for ledger, tasks in touched.items():
+            group.counts += ledger.count_rows(tasks)
+        if self._lost:
+            _drop_rows(group, self._lost)
+
+    def _note_text(self, characters: int) -> None:
+        if characters:
             with self._text_lock:
-                self._waiting_text -= text
+                self._waiting_text += characters
 
     def _take_submitted(self, before: int) -> None:
         """Have task runs written that were submitted before a time and have not ended yet."""
@@ -391,6 +441,10 @@ class Recorder:
         while True:
             try:
                 return self._store.write(group)
+            except LostLeases as exc:
+                self._lose(exc.flow_run_keys)
+                group.leases = [row for row in group.leases if row[0] not in self._lost]
+                _drop_rows(group, self._lost)
             except HistoryUnavailable as exc:
                 if monotonic() - began > PATIENCE_SECONDS:
                     waited = f"{monotonic() - began:.0f} s"
@@ -409,3 +463,19 @@ class Recorder:
                 return None
             self._rings_within(pause)
             pause = min(2 * pause, 1.0)
+
+    def _lose(self, flow_run_keys: list[bytes]) -> None:
+        """Write no more of flow runs that other processes have taken over."""
+        for key in flow_run_keys:
+            lease = self._leases.pop(key)
+            self._lost |= lease.members
+            lease.lose()
+
+
+def _drop_rows(group: Group, flow_run_keys: set[bytes]) -> None:
+    """Take out of a group what belongs to some flow runs."""
+    group.flow_runs = [row for row in group.flow_runs if row[0] not in flow_run_keys]
+    group.tasks = [row for row in group.tasks if row[0] not in flow_run_keys]
+    group.task_runs = [row for row in group.task_runs if row[1] not in flow_run_keys]
+    group.logs = [row for row in group.logs if row[0] not in flow_run_keys]
+    group.counts = [row for row in group.counts if row[0] not in flow_run_keys]

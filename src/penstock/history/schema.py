@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.errors import HistoryError, HistoryTooNew
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import SCHEMA_VERSION
 from penstock.history.locations import sqlite_uri
 from penstock.history.sqlite_errors import SQLITE_ERRORS, damaged, is_busy, refused
@@ -103,13 +105,15 @@ def migrate(
         return
     if version:
         _back_up(connection, f"{path}.schema-{version}.backup")
-    script = "\n".join(file.read_text("utf-8") for _, file in steps)
+        if FAILPOINTS:
+            hit("migrate.backup")
     try:
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\n"
-            f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {steps[-1][0]};\n"
-            "COMMIT;"
-        )
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _statements(steps):
+            connection.execute(statement)
+            if FAILPOINTS:
+                hit("migrate.step")
+        connection.execute("COMMIT")
     except SQLITE_ERRORS as problem:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -123,6 +127,21 @@ def migrate(
 def _steps_after(version: int, folder: Path) -> list[tuple[int, Path]]:
     numbered = [(int(file.name.split("_")[0]), file) for file in folder.glob("*_*.sql")]
     return sorted(step for step in numbered if step[0] > version)
+
+
+def _statements(steps: list[tuple[int, Path]]) -> Iterator[str]:
+    """Give the statements of migrations one by one, and those that say what was done."""
+    for _, file in steps:
+        statement = ""
+        for line in file.read_text("utf-8").splitlines(keepends=True):
+            statement += line
+            # A semicolon may also stand in a comment, or between the steps of a trigger.
+            if line.rstrip().endswith(";") and sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+        yield statement
+    yield f"PRAGMA application_id = {APPLICATION_ID}"
+    yield f"PRAGMA user_version = {steps[-1][0]}"
 
 
 def _back_up(connection: sqlite3.Connection, place: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import Any
 
-from penstock.history.owners import is_gone
+from penstock.history.staleness import Staleness
 from penstock.states import FINAL_TYPES, to_datetime
 
 _ID_LENGTH = 16
@@ -34,14 +34,22 @@ def time_text(at: int | None) -> str | None:
     return None if at is None else to_datetime(at).isoformat(timespec="microseconds")
 
 
-def flow_run_shape(row: Row, counts: dict[str, int]) -> dict[str, Any]:
+def is_final(row: Row) -> bool:
+    """Tell whether the state of a row never changes again."""
+    return row["state"] in _FINAL
+
+
+def flow_run_shape(
+    row: Row, counts: dict[str, int], staleness: Staleness | None = None
+) -> dict[str, Any]:
     """Make the shape of a flow run.
 
     Args:
         row: the columns of `select_flow_runs.sql`.
         counts: how many of its task runs are in each state.
+        staleness: why it is stale; None if it is not.
     """
-    final = row["state"] in _FINAL
+    since = None if staleness is None else staleness.since
     return {
         "id": id_text(row["id"]),
         "name": row["name"],
@@ -50,9 +58,11 @@ def flow_run_shape(row: Row, counts: dict[str, int]) -> dict[str, Any]:
         "parameters": _parsed(row["parameters"], {}),
         "tags": _parsed(row["tags"], []),
         "runner": row["runner"],
-        **_times(row),
+        **_times(row, since),
         "counts": counts,
-        "stale": not final and is_gone(row["host"], row["pid"], row["pid_started_at"]),
+        "stale": staleness is not None,
+        "stale_since": time_text(since),
+        "stale_reason": None if staleness is None else staleness.reason,
         "attempt": row["attempt"],
         "flow_key": row["flow_key"],
         "version": row["version"],
@@ -125,11 +135,15 @@ def _state(row: Row) -> dict[str, Any]:
     }
 
 
-def _times(row: Row) -> dict[str, Any]:
-    """Give the times and the duration in seconds: up to now while it runs, None before."""
+def _times(row: Row, last_sign: int | None = None) -> dict[str, Any]:
+    """Give the times and the duration in seconds: up to now while it runs, None before.
+
+    Args:
+        last_sign: when a run that is stale was last known to run; nanoseconds since 1970.
+    """
     started, ended = row["started_at"], row["ended_at"]
     running = started is not None and row["state"] not in _FINAL
-    until = time_ns() if running else ended
+    until = (last_sign or time_ns()) if running else ended
     known = started is not None and until is not None
     return {
         "created_at": time_text(row["created_at"]),

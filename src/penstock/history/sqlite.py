@@ -16,9 +16,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from penstock.core.previews import preview
 from penstock.errors import HistoryError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import (
     CACHE_COLUMNS,
     CLAIM_COLUMNS,
@@ -39,6 +41,7 @@ from penstock.history.gate import Patience, WriteGate, logger
 from penstock.history.locations import sqlite_path, sqlite_uri
 from penstock.history.schema import inspect_file, migrate
 from penstock.history.sqlite_errors import SQLITE_ERRORS, is_busy, refused, told
+from penstock.history.sqlite_leases import check_leases, take_over
 from penstock.history.statements import Insertion, Row, SplitInsertion
 
 PATIENCE = 5.0
@@ -169,10 +172,15 @@ class SQLiteStore(HistoryStore):
         )
         with self._writing:
             try:
-                self._commit(tables)
+                self._commit(tables, group.leases)
             except _ODD_VALUES:  # that nobody cleaned; nothing of the group is in yet
-                self._commit(tuple(_storable(rows) for rows in tables))
+                self._commit(tuple(_storable(rows) for rows in tables), group.leases)
         group.written = True
+
+    def take_over(self, flow_run_id: bytes, epoch: int, at: int, owner: tuple[Any, ...]) -> None:
+        self._check_usable()
+        with self._writing, self._transaction() as connection:
+            take_over(connection, flow_run_id, epoch, at, owner)
 
     def _check_usable(self) -> None:
         if self._process != os.getpid():
@@ -198,8 +206,9 @@ class SQLiteStore(HistoryStore):
         except OSError:
             return False  # SQLite's own error will tell more
 
-    def _commit(self, tables: tuple[list[Row], ...]) -> None:
+    def _commit(self, tables: tuple[list[Row], ...], leases: list[Row]) -> None:
         with self._transaction() as connection:
+            check_leases(connection, leases)
             for insertion, rows in zip(self._insertions, tables, strict=True):
                 for text, values in insertion.steps(rows):
                     connection.execute(text, values)
@@ -212,8 +221,14 @@ class SQLiteStore(HistoryStore):
         self._gate.acquire(patience)
         try:
             self._begin(connection, patience)
+            if FAILPOINTS:
+                hit("history.begin")
             yield connection
+            if FAILPOINTS:
+                hit("history.before_commit")
             connection.execute("COMMIT")
+            if FAILPOINTS:
+                hit("history.committed")
         except sqlite3.ProgrammingError:
             raise  # a value of a type that no column takes
         except SQLITE_ERRORS as problem:
@@ -258,9 +273,6 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-
-
-# Empty in the row of a run that simply completed.
 
 
 def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsertion, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from penstock.core.outcomes import raised
 from penstock.errors import EngineLost, WorkerLost
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.remote.called_off import CalledOff
 from penstock.remote.cargo import Cargo
 from penstock.remote.engine import Bundle, Engine
@@ -287,9 +288,10 @@ class Dispatcher:
             cargo.was_started, cargo.worker = False, None
             self.open[cargo.run.key] = cargo
         try:
-            header = self.header_of(bundle)
-            data = message_of(bundle, header, self.engine, self.lanes.codes, given)
+            data = message_of(bundle, self.header_of(bundle), self.engine, self.lanes.codes, given)
             self.engine.send(bundle, data)
+            if FAILPOINTS:
+                hit("task.dispatched")
         except Exception as exc:
             # Nobody else knows of these calls now: they must not be lost.
             self._sent_ended(bundle, exc, None)
@@ -299,8 +301,7 @@ class Dispatcher:
         self.reports.expect_raw(key, end)
         self.in_flight[bundle.id] = bundle
         try:
-            header = self.reports.raw_header()
-            self.engine.send(bundle, raw_message(bundle, header, key, code))
+            self.engine.send(bundle, raw_message(bundle, self.reports.raw_header(), key, code))
         except Exception as exc:
             self._sent_ended(bundle, exc, None)
 

@@ -21,11 +21,11 @@ from traceback import extract_tb, format_list, walk_tb
 from types import FrameType, FunctionType, TracebackType
 from typing import Any
 
+from penstock.core.pickling import dump_bounded
 from penstock.core.previews import mask_secrets
 from penstock.errors import RemoteTaskError, SerializationError, TerminationSignal
 from penstock.history.text import LONGEST_PAYLOAD, clean_text
 from penstock.remote.parcels import dump_value
-from penstock.remote.pickling import dump_bounded
 from penstock.runtime.errors import describe
 from penstock.states import State, StateType, describe_exception
 

@@ -65,14 +65,6 @@ _flow_runs: OrderedDict[bytes, FlowRunElsewhere] = OrderedDict()
 _lock = threading.Lock()
 
 
-class _EqualOrdinals:
-    """Ordinals of runs that are called directly here; the driver counts them."""
-
-    def next(self, digest: bytes) -> int:
-        """Give 0: the driver replaces it."""
-        return 0
-
-
 class OnWorker(BaseTaskRunner):
     """The runner of calls that have arrived on a worker: nothing places them any further."""
 
@@ -96,6 +88,7 @@ class FlowRunElsewhere:
     """The `live` of task runs on a worker. Thread-safe."""
 
     task_run_class = WorkerTaskRun
+    ledger = None
 
     def __init__(self, header: Header, port: Port) -> None:
         let_futures_travel()
@@ -109,6 +102,8 @@ class FlowRunElsewhere:
         self.flow_run.preview = header.flow_preview
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
+        if header.results is not None:
+            self.flow_run.results = pickle.loads(header.results)._replace(is_elsewhere=True)
         self.outbox = port.open_outbox(header.reply_to)
         self._submissions = Submissions(self)
         self.recorder = WorkerRecorder(self.outbox, WorkerDesk(self))
@@ -117,9 +112,7 @@ class FlowRunElsewhere:
         self.runner = _on_worker
         self.loop = self.side_loop = FlowLoop()
         self.lock = threading.Lock()
-        self.ordinal_lock = threading.Lock()
-        self.ordinals = _EqualOrdinals()
-        self.kept: dict[bytes, TaskRun] = {}
+        self.has_kept = False
         # Who claims a task run first decides: the bundle that starts it, or a word to call it off.
         self.claims: dict[bytes, object] = {}
         self._open: dict[bytes, TaskCall] = {}
@@ -188,6 +181,14 @@ class FlowRunElsewhere:
         return time_ns()
 
     # Runs that are made here.
+
+    def identify(self, digest: bytes, parent: Any) -> bytes | None:
+        """Give the digest: the driver makes an identity of it."""
+        return digest
+
+    def kept_run(self, run: TaskRun) -> TaskRun | None:
+        """Give nothing: all there is has to run."""
+        return None
 
     def enrol(self, run: TaskRun) -> None:
         """Take in a run that is called directly here; the driver numbers it."""

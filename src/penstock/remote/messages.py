@@ -30,6 +30,7 @@ class Header(NamedTuple):
         reply_to: how the engine finds the driver.
         flow_key: the id of the flow run as 16 bytes.
         log_level, loggers: what is recorded of logging, as in the driver's settings.
+        results: which results are kept where: a pickled `ResultPolicy`; None outside flow runs.
     """
 
     reply_to: Any
@@ -42,6 +43,7 @@ class Header(NamedTuple):
     log_prints: bool
     log_level: int
     loggers: tuple[str, ...]
+    results: bytes | None = None
 
 
 class Item(NamedTuple):
@@ -104,8 +106,9 @@ class Value(NamedTuple):
     Attributes:
         place: INLINE or KEPT.
         data: the encoded value, or the name under which the worker keeps it.
-        codec: "json", "pickle", "parcel", "whole" (a parcel with its large buffers); of a kept
-            value "own" when it refers to things of the engine's own, else None.
+        codec: "json", "pickle", "parcel", "whole" (a parcel with its large buffers), "stored"
+            (where it lies in a result storage); of a kept value "own" when it refers to things
+            of the engine's own, else None.
         size: its size in bytes, as far as known.
         is_small: small enough for the history.
     """

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from penstock.failpoints import FAILPOINTS, hit
+
 logger = logging.getLogger("penstock.remote")
 TICK_SECONDS = 0.02
 _MOST_ENTRIES = 2000
@@ -115,6 +117,8 @@ class Outbox:
             while self.entries:
                 entries.append(self.entries.popleft())
             if entries:
+                if FAILPOINTS:
+                    hit("worker.send")
                 report = (self.port.worker, entries)
                 self.port.send(self.reply_to, pickle.dumps(report, 5))
 

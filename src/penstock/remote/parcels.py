@@ -20,10 +20,10 @@ from weakref import WeakValueDictionary
 
 from penstock.core.callables import Decorated
 from penstock.core.inputs import SCALARS
+from penstock.core.pickling import LARGE_BYTES, dumps, try_out
 from penstock.core.signatures import callable_name
+from penstock.core.unpicklable import refusal, unpicklable
 from penstock.errors import MissingDependencyError, SerializationError
-from penstock.remote.pickling import LARGE_BYTES, dumps, try_out
-from penstock.remote.unpicklable import refusal, unpicklable
 from penstock.runtime.unpacking import unpacking_here
 
 MEMO_ENTRIES = 64

@@ -9,6 +9,8 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.caching import HIT
+from penstock.core.outcomes import raised
+from penstock.core.pickling import dumps
 from penstock.history.recorder import CHANGED
 from penstock.remote.blackbox import Running
 from penstock.remote.failures import state_from_record, state_to_record
@@ -30,7 +32,8 @@ from penstock.remote.messages import (
 )
 from penstock.remote.requests import Requests
 from penstock.remote.values import ArrivedState
-from penstock.runtime.attempts import timed_out_state
+from penstock.results.references import STORED, out_of_reach
+from penstock.runtime.attempts import TASK_RUN, timed_out_state
 from penstock.settings import load_settings
 from penstock.states import CACHED, RETRYING, State, StateType
 
@@ -87,6 +90,7 @@ class Reports:
                 run.log_prints,
                 settings.log_level,
                 settings.loggers,
+                dumps(run.results),
             )
             self._header = pickle.dumps(tuple(header), 5)
             self._recorder = live.recorder
@@ -215,6 +219,10 @@ class Reports:
             state.at = max(state.at, run.started_at or 0, run.changed_at or 0)
         else:
             value = Value(*place)
+            problem = out_of_reach(value.data) if value.codec == STORED else None
+            if problem is not None:
+                self._dispatcher.ended(cargo, raised(problem, TASK_RUN, ended_at, key))
+                return
             fetch = None
             if value.place == KEPT:
                 fetch = self._dispatcher.engine.fetcher(value.data, worker)

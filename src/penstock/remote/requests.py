@@ -152,7 +152,7 @@ class Requests:
 
     def _run_to_cache(self, key: bytes) -> TaskRun | None:
         """Give a run that was sent to a worker, or called by one, until it has ended."""
-        return self._run_that_is_open(key) or self._mirrors.open_run(key)
+        return self._mirrors.run_of(key)
 
     def _look_at(self, key: bytes) -> None:
         run = self._known.get(key)
@@ -230,13 +230,13 @@ class Requests:
         """Give the run in which a request was made."""
         if key is None:
             return self._live.flow_run
-        run = self._run_that_is_open(key)
+        run = self._mirrors.run_of(key)
         if run is not None:
             return run
         parent = TaskRun(self._live.flow, key, 0)
         parent.live, parent.recorder = self._live, self._live.recorder
         parent.log_prints = log_prints
-        called = self._mirrors.open_run(key)
+        called = self._mirrors.run_of(key)
         if called is not None:
             parent.inside = called.inside
         return parent

@@ -6,11 +6,11 @@ import pickle
 from typing import Any
 
 from penstock.core.bundling import BUDGET_SECONDS
+from penstock.core.pickling import LARGE_BYTES
 from penstock.remote.cargo import Cargo
 from penstock.remote.codes import Code, Codes
 from penstock.remote.engine import Bundle, Engine
 from penstock.remote.messages import Sent
-from penstock.remote.pickling import LARGE_BYTES
 
 
 def message_of(

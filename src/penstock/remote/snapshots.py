@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.core.caching import CacheNote
-from penstock.core.identity import run_identity
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
 from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
@@ -48,7 +47,8 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
         if isinstance(last.data, BaseException) and not held.get("looked_at"):
             # The flow run may have to raise it.
             fields["problem"] = state_to_record(last)
-    fields["definition"] = (subject.definition.key, subject.definition.name)
+    definition = subject.definition
+    fields["definition"] = (definition.key, definition.name, getattr(definition, "source", None))
     if isinstance(subject, FlowRun):
         fields["parent"] = None if subject.parent is None else subject.parent.key
         return ("flow run", fields, subject.key)
@@ -63,17 +63,18 @@ class _Definition:
     parameter_names: tuple[str, ...] = ()
     hooks: Mapping[StateType, Sequence[Callable[..., Any]]] = {}
 
-    def __init__(self, key: str, name: str) -> None:
+    def __init__(self, key: str, name: str, source: str | None = None) -> None:
         self.key = key
         self.name = name
+        self.source = source
 
 
 class _MirroredFlowRun:
     """The `live` of the runs of a flow that runs on a worker: what the recorder needs of it."""
 
-    def __init__(self, flow_run: FlowRun) -> None:
+    def __init__(self, flow_run: FlowRun, ledger: Ledger) -> None:
         self.flow_run = flow_run
-        self.ledger = Ledger(flow_run.key)
+        self.ledger = ledger
 
 
 class Mirrors:
@@ -107,10 +108,12 @@ class Mirrors:
         else:
             self._take_task_run(kind, fields, flow_key)
 
-    def open_run(self, key: bytes) -> TaskRun | None:
-        """Give a mirrored task run that has not ended."""
+    def run_of(self, key: bytes | None) -> TaskRun | None:
+        """Give a task run that is open, here or with a worker."""
+        if key is None:
+            return None
         run: TaskRun | None = self._runs.get(key)
-        return run
+        return self._open_run(key) if run is None else run
 
     def number_of(self, key: bytes) -> int | None:
         """Give the number of a mirrored task run; None when there is no such run."""
@@ -196,7 +199,9 @@ class Mirrors:
         if mirrored is None:
             definition = _Definition(*fields["definition"])
             run = FlowRun(definition, key, fields["created_at"], fields["name"])
-            mirrored = self._flows[key] = _MirroredFlowRun(run)
+            above = self._live.ledger
+            ledger = Ledger(key, above.epoch, above.lease)
+            mirrored = self._flows[key] = _MirroredFlowRun(run, ledger)
             run.live = mirrored
         run = mirrored.flow_run
         parent = fields.pop("parent")
@@ -224,9 +229,8 @@ class Mirrors:
                 self._live.enrol(run)
                 identity = fields.get("identity")
                 if identity is not None:
-                    with self._live.ordinal_lock:
-                        ordinal = self._live.ordinals.next(identity)
-                    run.identity = run_identity(identity, ordinal)
+                    parent = self.run_of(fields.get("parent_key"))
+                    run.identity = self._live.identify(identity, parent)
             elif flow_key is not None:
                 run.live = self._flows.get(flow_key)
         if is_ours:

@@ -2,6 +2,7 @@
 
 small, or up to 64 KiB   travels with the report, stays bytes until it is asked for
 larger                   stays on the engine; fetched when it is asked for
+persisted                lies in the result storage; read from there when it is asked for
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from penstock.errors import SerializationError
 from penstock.remote.messages import INLINE, KEPT, Value
 from penstock.remote.parcels import Resolver, pack, resolving, unpack
+from penstock.results.kept import load_kept
+from penstock.results.references import STORED, reference_of
 from penstock.results.small import decode_small, encode_small
 from penstock.states import State, StateType, describe_exception
 
@@ -33,6 +36,7 @@ def encode(
     keep: Callable[[Any], tuple[str, int]],
     own: bytes | None = None,
     resolver: Resolver | None = None,
+    held: tuple[bytes | None, str | None] = (None, None),
 ) -> Value:
     """Encode the value of a task run on the worker that made it.
 
@@ -41,11 +45,16 @@ def encode(
         own: what occurs in the pickle of a value that has to be kept, whatever its size: it
             refers to things of the engine's own that end with it.
         resolver: gives what the futures in it stand for.
+        held: what the history is to keep of it and its codec, where it has been kept already.
 
     Raises:
         SerializationError: it cannot be turned into bytes, so it could never leave.
     """
-    data, codec = encode_small(value)
+    data, codec = held
+    if codec == STORED and data is not None:
+        return Value(INLINE, data, STORED, reference_of(data).size, False)
+    if data is None:
+        data, codec = encode_small(value)
     if data is not None:
         if codec == "pickle":
             if own is not None and own in data:
@@ -127,7 +136,10 @@ def decode(value: Value, resolver: Resolver | None = None) -> Any:
 
     Raises:
         SerializationError: it cannot be rebuilt in this process.
+        ResultStorageError: it was stored, and is not there as it was.
     """
+    if value.codec == STORED:
+        return load_kept(value.data, STORED)
     try:
         if value.codec == "json":
             return decode_small(value.data, "json")  # the most common, and it holds no futures
@@ -216,7 +228,7 @@ class ArrivedState(State):
 
     @property
     def is_at_hand(self) -> bool:
-        return self.is_here or self.fetch is None
+        return self.is_here or (self.fetch is None and self.value.codec != STORED)
 
     @property
     def data(self) -> Any:
@@ -250,8 +262,9 @@ class ArrivedState(State):
         return State, (self.type, self.name, self.message, self.at, self.data, self.run_key)
 
     def small(self) -> tuple[bytes | None, str | None]:
-        """Give the value as the history keeps it; (None, None) when it is not small."""
-        return (self.value.data, self.value.codec) if self.value.is_small else (None, None)
+        """Give the value as the history keeps it; (None, None) when it does not."""
+        is_held = self.value.is_small or self.value.codec == STORED
+        return (self.value.data, self.value.codec) if is_held else (None, None)
 
 
 def fetched(state: State) -> Any:

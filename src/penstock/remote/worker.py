@@ -18,6 +18,7 @@ from typing import Any
 
 from penstock.core.outcomes import raised
 from penstock.errors import SerializationError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.remote.failures import state_to_record
 from penstock.remote.flow_run import RECALLED, FlowRunElsewhere
 from penstock.remote.messages import (
@@ -43,7 +44,13 @@ from penstock.runtime.attempts import TASK_RUN
 from penstock.runtime.calls import TaskCall
 from penstock.runtime.context import current_tags
 from penstock.runtime.prints import record_prints
-from penstock.states import State, StateType, describe_exception, exception_to_crashed_state
+from penstock.states import (
+    KeptState,
+    State,
+    StateType,
+    describe_exception,
+    exception_to_crashed_state,
+)
 
 _MOST_CODES = 1000
 _codes: OrderedDict[str, Any] = OrderedDict()
@@ -61,6 +68,8 @@ def run_bundle(data: bytes, parts: Mapping[str, Any], port: Port) -> None:
         parts: large buffers by digest, and kept values of upstreams by name.
         port: the way to the driver, and to the engine.
     """
+    if FAILPOINTS:
+        hit("worker.received")
     sent = Sent(*pickle.loads(data))
     live = FlowRunElsewhere.of(sent.header, port)
     bundle = Bundle(sent, parts, live)
@@ -163,6 +172,8 @@ class Bundle:
             if item.is_suspect:
                 self.live.outbox.confirm(STARTED, item.key, item.attempt + 1, time_ns())
             call = self._call_of(item, task)
+            if FAILPOINTS:
+                hit("worker.body_start")
         except CodeMissing:
             self.live.outbox.add(CODE_MISSING, item.key, item.code)
             return
@@ -256,6 +267,8 @@ class Bundle:
         """Report how an item ended; keep its value for those that wait for it here."""
         self.running = None
         self._ended_at = monotonic()
+        if FAILPOINTS:
+            hit("worker.body_end")
         ended_at = time_ns()
         started_at = run.attempt_started_at or ended_at
         outbox, place = self.live.outbox, None
@@ -263,7 +276,12 @@ class Bundle:
             value = state.data
             try:
                 own = outbox.port.own
-                place = encode(value, lambda value: self._keep(run, value), own, self._resolve)
+                held = state.small() if isinstance(state, KeptState) else (None, None)
+                place = encode(
+                    value, lambda value: self._keep(run, value), own, self._resolve, held
+                )
+                if FAILPOINTS:
+                    hit("worker.serialised")
             except BaseException as exc:
                 state = raised(_unsendable(exc), TASK_RUN, ended_at, item.key)
             else:

@@ -11,7 +11,7 @@ SMALL_RESULT_LIMIT = 16 * 1024
 
 _CONSTANTS = {None: b"null", True: b"true", False: b"false"}
 _NAMES = {name: value for value, name in _CONSTANTS.items()}
-_QUOTE = ord('"')
+_CONTAINERS = b'"[{'
 _NOTHING = (None, None)
 
 
@@ -51,7 +51,12 @@ def decode_small(data: bytes, codec: str) -> Any:
         return pickle.loads(data)
     if data in _NAMES:
         return _NAMES[data]
-    return json.loads(data.decode()) if data[0] == _QUOTE else int(data)
+    if data[0] in _CONTAINERS:
+        return json.loads(data)
+    try:
+        return int(data)
+    except ValueError:
+        return json.loads(data)  # a fraction
 
 
 class _Full(Exception):
@@ -61,31 +66,40 @@ class _Full(Exception):
 class _BoundedFile:
     """A file in memory that refuses to grow beyond the limit."""
 
-    __slots__ = ("chunks", "size")
+    __slots__ = ("chunks", "limit", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.chunks: list[bytes] = []
+        self.limit = limit
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        if self.size > SMALL_RESULT_LIMIT:
+        if self.size > self.limit:
             raise _Full
         self.chunks.append(bytes(chunk))
 
 
-def _refuse_large(buffer: pickle.PickleBuffer) -> bool:
-    """Stop at a large array before it is copied; True keeps a small one in the pickle itself."""
-    if memoryview(buffer).nbytes > SMALL_RESULT_LIMIT:
-        raise _Full
-    return True
-
-
 def _pickled(value: Any) -> tuple[bytes | None, str | None]:
-    file = _BoundedFile()
+    data = pickled_within(value, SMALL_RESULT_LIMIT)
+    return _NOTHING if data is None else (data, "pickle")
+
+
+def pickled_within(value: Any, limit: int) -> bytes | None:
+    """Pickle a value in at most so many bytes; None where that cannot be.
+
+    What it costs is bounded: a large array is refused before it is copied.
+    """
+    file = _BoundedFile(limit)
+
+    def refuse_large(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes > limit:
+            raise _Full
+        return True  # a small one is in the pickle itself
+
     try:
-        pickle.Pickler(file, 5, buffer_callback=_refuse_large).dump(value)
+        pickle.Pickler(file, 5, buffer_callback=refuse_large).dump(value)
     except (Exception, SystemExit):
         # Whatever cannot be pickled is simply not kept; the run itself succeeded.
-        return _NOTHING
-    return b"".join(file.chunks), "pickle"
+        return None
+    return b"".join(file.chunks)

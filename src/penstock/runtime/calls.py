@@ -25,6 +25,7 @@ from penstock.runtime.attempts import (
 )
 from penstock.runtime.caching import Consultation
 from penstock.runtime.interrupts import Interruption, was_sent
+from penstock.runtime.keeping import akept, keeps, kept
 from penstock.runtime.settling import out_of_turn
 from penstock.runtime.task_runs import begin_attempt, new_life
 from penstock.runtime.upstreams import Upstreams, bring, value_of
@@ -262,7 +263,8 @@ class TaskCall:
             timer.cancel()
         if interruption.fired and is_interruption(state):
             return cancelled_state(run) if self.is_cancelled else timed_out_state(run, seconds)
-        return state
+        policy = self.live.flow_run.results
+        return kept(run, state, policy) if keeps(self.task, policy) else state
 
     async def _aexecute(self) -> State:
         run = self.task_run
@@ -277,9 +279,11 @@ class TaskCall:
             ended = ended or self._start(self._token)
             if ended is not None:
                 return ended
-            return await aattempt(
+            state = await aattempt(
                 run, self.task.fn, self._args, self._kwargs, self.task.timeout_seconds
             )
+            policy = self.live.flow_run.results
+            return await akept(run, state, policy) if keeps(self.task, policy) else state
         finally:
             self._asyncio_task = None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.clock import Timer
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.runs import TaskRun
 from penstock.runtime.attempts import cancelled_state
 from penstock.runtime.calls import TaskCall
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 def cancel(live: LiveFlowRun, run: TaskRun) -> bool:
     """Cancel a task run; tell whether it is or will be cancelled."""
+    if FAILPOINTS:
+        hit("cancel.requested")
     call = live.call_of(run)
     if call is None:
         return False

@@ -27,6 +27,7 @@ from penstock.runtime.caching import Consultation
 from penstock.runtime.context import current_run
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.interrupts import Interruption
+from penstock.runtime.keeping import akept, keeps, kept, policy_in
 from penstock.runtime.logs import install_log_handler
 from penstock.runtime.loops import FlowLoop
 from penstock.runtime.recording import recorder_for
@@ -50,7 +51,17 @@ COMPLETED = StateType.COMPLETED
 class DirectCall:
     """One direct call of a task, from its arguments to its final state."""
 
-    __slots__ = ("args", "awaited", "found", "kwargs", "live", "recorder", "run", "task")
+    __slots__ = (
+        "args",
+        "awaited",
+        "found",
+        "kwargs",
+        "live",
+        "policy",
+        "recorder",
+        "run",
+        "task",
+    )
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class DirectCall:
         self.awaited = awaited_in(wait_for)
         self.recorder: Recorder = _lone_recorder() if parent is None else parent.recorder
         self.recorder.make_room()
+        self.policy = policy_in(parent)
         self.run = make_task_run(task, values, self.found, self.live)
         if self.live is None:
             self._enrol_alone()
@@ -134,8 +146,10 @@ class DirectCall:
         if command is ATTEMPT:
             begin_attempt(self.run, self.recorder)
             if self.task.timeout_seconds is None:
-                return attempt(self.run, self.task.fn, self.args, self.kwargs)
-            return self._attempt_in_time(self.task.timeout_seconds)
+                state = attempt(self.run, self.task.fn, self.args, self.kwargs)
+            else:
+                state = self._attempt_in_time(self.task.timeout_seconds)
+            return kept(self.run, state, self.policy) if keeps(self.task, self.policy) else state
         if isinstance(command, AskRetry):
             return ask_retry(self.task, self.run, command)
         assert isinstance(command, Retry)
@@ -148,7 +162,9 @@ class DirectCall:
         if command is ATTEMPT:
             begin_attempt(self.run, self.recorder)
             task = self.task
-            return await aattempt(self.run, task.fn, self.args, self.kwargs, task.timeout_seconds)
+            seconds = task.timeout_seconds
+            state = await aattempt(self.run, task.fn, self.args, self.kwargs, seconds)
+            return await akept(self.run, state, self.policy) if keeps(task, self.policy) else state
         if isinstance(command, AskRetry):
             return ask_retry(self.task, self.run, command)
         assert isinstance(command, Retry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic, sleep, time_ns
@@ -21,36 +22,35 @@ from penstock.core.outcomes import (
     FlowFacts,
     crashed_by,
     flow_state,
+    problem_in,
     raised,
     settled_value,
     timed_out,
     timeout_message,
 )
 from penstock.core.parameters import coerce
-from penstock.core.previews import preview_parameters
-from penstock.errors import ParameterTypeError, RunTimedOut, TerminationSignal
+from penstock.errors import LeaseLost, RunTimedOut, TerminationSignal
 from penstock.history.recorder import CHANGED, ENDED
-from penstock.ids import new_flow_run_key
-from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import collected
 from penstock.runtime.blocking import take
-from penstock.runtime.context import current_run, current_tags
+from penstock.runtime.context import current_run
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
 from penstock.runtime.interrupts import Interrupted, Interruption
+from penstock.runtime.keeping import akept_flow_state, held_of, kept_flow_state, policy_in
 from penstock.runtime.live import LiveFlowRun
 from penstock.runtime.logs import install_log_handler
-from penstock.runtime.names import random_name
+from penstock.runtime.making import flow_run_name, make_flow_run, make_ledger
 from penstock.runtime.prints import record_prints
 from penstock.runtime.recording import recorder_for
+from penstock.runtime.resumption import Resumption
 from penstock.runtime.signals import caught_signals, caught_signals_async
 from penstock.runtime.task_runs import (
     await_retry,
     begin_attempt,
     make_task_run,
-    named,
     new_life,
     settle,
 )
@@ -63,9 +63,9 @@ from penstock.runtime.upstreams import (
     state_of,
     value_of,
 )
-from penstock.runtime.waiting import await_run, await_signal, wait_for_run
+from penstock.runtime.waiting import await_elsewhere, await_run, await_signal, wait_for_run
 from penstock.settings import load_settings
-from penstock.states import State, StateType
+from penstock.states import KeptState, State, StateType, exception_to_crashed_state
 from penstock.task_runners.slots import slot_left, slot_left_async
 
 FLOW_RUN = "Flow run"
@@ -83,6 +83,7 @@ class FlowExecution:
         values: the values of its parameters.
         stand_in: the task run that stands for it in the parent, when there is one already. Its
             upstreams have settled and their values are in place.
+        resumption: what it has already, when it is an outermost one that is continued.
     """
 
     flow_run: FlowRun
@@ -94,13 +95,16 @@ class FlowExecution:
         values: tuple[object, ...],
         wait_for: Any,
         stand_in: TaskRun | None = None,
+        resumption: Resumption | None = None,
     ) -> None:
         self.flow = flow
         self.values = values
         self.parent = current_run.get()
+        self.is_outermost = self.parent is None or self.parent.live is None
         self.found = find(values) if stand_in is None else None
         self.awaited = awaited_in(wait_for)
         self.problem: BaseException | None = None
+        self._break_off: Callable[[], object] | None = None
         if self.parent is None:
             settings = load_settings()
             install_log_handler(settings)
@@ -111,26 +115,13 @@ class FlowExecution:
             self._log_prints = self.parent.log_prints
         self.recorder.make_room()
         # What may fail comes before anything is recorded.
-        name, runner, loop = self._name(), flow.task_runner.duplicate(), self._running_loop()
+        self._results = policy_in(self.parent).under(flow.results)
+        name = flow_run_name(flow, self._parameters)
+        runner, loop = flow.task_runner.duplicate(), self._running_loop()
         self.owns_stand_in = stand_in is None
         self.stand_in = stand_in if stand_in is not None else self._make_stand_in()
-        if not self._is_kept():
-            self.flow_run = self._make_flow_run(name)
-            self.live = LiveFlowRun(flow, self.flow_run, self.recorder, runner, loop)
-            self.flow_run.live = self.live
-            self.recorder.record(CHANGED, self.flow_run)
-
-    def _name(self) -> str:
-        """Give the name of the flow run, made of the parameters as the function will see them."""
-        flow = self.flow
-        if flow.flow_run_name is None:
-            return random_name()
-        try:
-            parameters = self._parameters()
-        except ParameterTypeError:
-            return random_name()  # the run is about to fail with that
-        values = tuple(parameters.values())
-        return named(flow.flow_run_name, flow.parameter_names, values) or random_name()
+        if self._kept_state() is None:
+            self._make_live(name, runner, loop, resumption)
 
     def _running_loop(self) -> Any:
         return sys.modules["asyncio"].get_running_loop() if self.flow.is_async else None
@@ -144,30 +135,35 @@ class FlowExecution:
             run.upstream += keys_of(self.awaited)
         return run
 
-    def _make_flow_run(self, name: str) -> FlowRun:
-        flow = self.flow
-        run = FlowRun(flow, new_flow_run_key(), time_ns(), name)
-        run.preview = preview_parameters(flow.parameter_names, self.values)
-        run.runner = str(flow.task_runner)
-        run.version = flow.version
-        run.tags = current_tags.get() | (
-            self.parent.tags if self.parent is not None else frozenset()
-        )
-        run.recorder = self.recorder
+    def _make_live(self, name: str, runner: Any, loop: Any, resumption: Resumption | None) -> None:
+        flow, parent, recorder = self.flow, self.parent, self.recorder
+        if resumption is None and self.stand_in is not None:
+            resumption = self._subflow_resumption(self.stand_in)
+        run = make_flow_run(flow, self.values, name, parent, self.stand_in, resumption)
+        run.recorder = recorder
+        run.results = self._results
         run.log_prints = self._log_prints if flow.log_prints is None else flow.log_prints
         if run.log_prints:
             record_prints()
-        run.parent = self.stand_in
-        if self.stand_in is not None:
-            self.stand_in.subflow_key = run.key
-        return run
+        ledger = make_ledger(run, parent, recorder, resumption)
+        self.flow_run = run
+        self.live = run.live = LiveFlowRun(flow, run, recorder, runner, loop, ledger, resumption)
+        if ledger.lease is not None and self.is_outermost:
+            ledger.lease.when_lost = self._lose
+        recorder.record(CHANGED, run)
+
+    def _subflow_resumption(self, stand_in: TaskRun) -> Resumption | None:
+        """Give what an earlier driver's run of this very subflow has already."""
+        above = None if stand_in.live is None else stand_in.live.resumption
+        return None if above is None else above.below(stand_in.identity)
 
     # The whole run.
 
     def execute(self) -> State:
         """Run in this thread."""
-        if self._is_kept():
-            return self._kept_state()
+        kept = self._kept_state()
+        if kept is not None:
+            return kept
         with caught_signals(self.parent is None) as signals:
             try:
                 self._begin_stand_in()
@@ -182,8 +178,9 @@ class FlowExecution:
 
     async def aexecute(self) -> State:
         """Run on the running loop."""
-        if self._is_kept():
-            return self._kept_state()
+        kept = self._kept_state()
+        if kept is not None:
+            return kept
         try:
             self._begin_stand_in()
             for run in self._unsettled():
@@ -201,13 +198,9 @@ class FlowExecution:
         finally:
             await self.live.runners.astop_main()
 
-    def _is_kept(self) -> bool:
-        return self.owns_stand_in and self.stand_in is not None and self.stand_in.is_over
-
-    def _kept_state(self) -> State:
-        assert self.stand_in is not None
-        assert self.stand_in.outcome is not None
-        return self.stand_in.outcome
+    def _kept_state(self) -> State | None:
+        """Give the state of a subflow run that completed before, and need not run again."""
+        return self.stand_in.outcome if self.owns_stand_in and self.stand_in is not None else None
 
     def _begin_stand_in(self) -> None:
         if self.owns_stand_in and self.stand_in is not None:
@@ -264,24 +257,51 @@ class FlowExecution:
         state.run_key = run.key
         run.close(state)
         if state.type is StateType.COMPLETED:
-            run.kept, run.kept_codec = encode_small(state.data)
-        elif isinstance(problem := _problem_in(state), BaseException):
+            run.kept, run.kept_codec = held_of(state)
+        elif isinstance(problem := problem_in(state), BaseException):
             run.error = describe(problem)
+        if self.is_outermost and self.live.resumption is not None:
+            self.live.resumption.tell(run)
         self.recorder.record(ENDED, run)
         try:
-            run_hooks(self.flow.flow_hooks, self.flow, run, state)
+            if not isinstance(self.live.fatal, LeaseLost):
+                run_hooks(self.flow.flow_hooks, self.flow, run, state)
         finally:
             run.outcome = state
             self._end_stand_in(state)
             if self.parent is None:
                 self.recorder.flush()
-        return state
+            self._let_go()
+        lost = self.live.fatal
+        return exception_to_crashed_state(lost) if isinstance(lost, LeaseLost) else state
+
+    def _let_go(self) -> None:
+        """Let go of the claim on the flow run, and of what was read of it."""
+        if self.is_outermost:
+            if self.live.ledger.lease is not None:
+                self.recorder.let_go(self.live.ledger.lease)
+            if self.live.resumption is not None:
+                self.live.resumption.close()
+
+    def _lose(self) -> None:
+        """Stop: another process drives the flow run now, and nothing more is recorded of it."""
+        problem = LeaseLost(
+            f"Flow run {self.flow_run.name!r} is driven by another process now. This one can "
+            "record no more of it, and stops."
+        )
+        logger.error("%s", problem)
+        self.live.fatal = self.problem = problem
+        self.live.lose()
+        if self._break_off is not None:
+            self._break_off()
 
     def _end_stand_in(self, state: State) -> None:
         run = self.stand_in
         if run is None or not self.owns_stand_in:
             return
         mirrored = State(state.type, state.name, state.message, state.at, state.data, run.key)
+        if isinstance(state, KeptState):
+            mirrored = KeptState.of(mirrored, *state.small(), state.at)
         # The caller gets to see how the subflow ended, one way or the other.
         run.looked_at = True
         settle(run, mirrored, self.recorder)
@@ -314,11 +334,15 @@ class FlowExecution:
         timer = None
         if self.flow.timeout_seconds is not None:
             timer = clock.call_later(self.flow.timeout_seconds, interruption.fire)
+        self._break_off = interruption.fire
         try:
-            body = self._body if timer is None else partial(interruption.call, self._body, (), {})
-            return self._conclude(body())
+            if timer is not None or self.is_outermost:
+                value = interruption.call(self._body, (), {})
+            else:
+                value = self._body()
+            return kept_flow_state(self.flow_run, self._conclude(value))
         except BaseException as exc:
-            return self._broken_off(exc, interruption.fired)
+            return self._broken_off(self.problem or exc, interruption.fired)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -334,16 +358,18 @@ class FlowExecution:
         token = self._begin()
         asyncio = sys.modules["asyncio"]
         limit = asyncio.timeout(self.flow.timeout_seconds)
+        loop, asyncio_task = asyncio.get_running_loop(), asyncio.current_task()
+        self._break_off = partial(loop.call_soon_threadsafe, asyncio_task.cancel)
         try:
             async with limit:
                 args, kwargs = self._arguments()
                 value = settled_value(await collected(self.flow.fn(*args, **kwargs)))
                 await self._aleave()
-                await _settled_elsewhere(value)
+                await await_elsewhere(value)
             if limit.expired():
                 # The flow's code has swallowed the cancellation.
                 raise TimeoutError
-            return self._conclude(value)
+            return await akept_flow_state(self.flow_run, self._conclude(value))
         except BaseException as exc:
             return await self._abroken_off(exc, limit.expired() and isinstance(exc, TimeoutError))
         finally:
@@ -470,23 +496,3 @@ class FlowExecution:
 
     def _take_signal(self, problem: BaseException) -> None:
         self.problem = problem
-
-
-async def _settled_elsewhere(value: Any) -> None:
-    """Await the futures of other flow runs in a value: leaving only waits for one's own."""
-    found = find((value,))
-    for dependency in () if found is None else found.dependencies:
-        run = run_of(dependency)
-        if run is not None and run.outcome is None:
-            await await_run(run)
-
-
-def _problem_in(state: State) -> BaseException | None:
-    if isinstance(state.data, BaseException):
-        return state.data
-    if state.type in (StateType.FAILED, StateType.CRASHED) and state.data is not None:
-        try:
-            state.result()
-        except BaseException as exc:
-            return exc
-    return None

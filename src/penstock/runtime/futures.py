@@ -147,6 +147,9 @@ class TaskFuture(Dependency, Generic[T]):
     def __repr__(self) -> str:
         return f"<TaskFuture {self.name!r} {self._run.state}>"
 
+    def _repr_html_(self) -> str:
+        return self._run._repr_html_()
+
     def _outcome(self) -> State:
         self._run.look_at()
         outcome = self._run.outcome

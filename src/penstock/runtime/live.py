@@ -11,22 +11,17 @@ and knows which are still open and which failures nobody has looked at.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from time import sleep, time_ns
 from typing import Any
-from uuid import UUID
 
 from penstock.clock import clock
 from penstock.core.dependencies import Readiness
-from penstock.core.identity import Ordinals
 from penstock.core.inputs import Found, find
 from penstock.core.lifecycle import ATTEMPT, Retry, is_loss
-from penstock.history.recorder import CHANGED, TASK, Ledger, Recorder
-from penstock.history.text import LONGEST_NAME, clean_text
+from penstock.history.recorder import CHANGED, Ledger, Recorder
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import cancelled_state
 from penstock.runtime.calls import TaskCall
@@ -37,8 +32,10 @@ from penstock.runtime.cancellation import (
     is_stopped,
     stop_all,
 )
+from penstock.runtime.enrolment import Enrolment
 from penstock.runtime.in_caller import end_in_caller, loop_in_caller, off_service_threads
 from penstock.runtime.loops import FlowLoop
+from penstock.runtime.resumption import Resumption
 from penstock.runtime.runners import Runners
 from penstock.runtime.settling import call_back, call_when_over, take_turn
 from penstock.runtime.task_runs import (
@@ -50,6 +47,7 @@ from penstock.runtime.task_runs import (
 )
 from penstock.runtime.unseen import Failures
 from penstock.runtime.upstreams import Upstreams, awaited_in, keys_of, merged, refusal, run_of
+from penstock.runtime.visible import VisibleFlowRun
 from penstock.states import State, StateType, exception_to_crashed_state
 from penstock.task_runners.base import BaseTaskRunner
 
@@ -64,7 +62,7 @@ def live_flow_runs() -> list[LiveFlowRun]:
     return list(_registry.values())
 
 
-class LiveFlowRun:
+class LiveFlowRun(VisibleFlowRun):
     """The running side of one flow run. Thread-safe.
 
     Attributes:
@@ -74,102 +72,73 @@ class LiveFlowRun:
         task_runner: its main task runner, started on first use.
         loop: the loop for asynchronous tasks: the caller's in an async flow.
         side_loop: a loop that is never the caller's, for blocking calls of async code.
-        ordinals: tells apart task runs with equal inputs.
+        resumption: what it has already, when it is continued.
+        has_kept: there may be task runs that need not run again.
     """
 
     task_run_class = TaskRun
 
     def __init__(
-        self, flow: Any, flow_run: FlowRun, recorder: Recorder, runner: BaseTaskRunner, loop: Any
+        self,
+        flow: Any,
+        flow_run: FlowRun,
+        recorder: Recorder,
+        runner: BaseTaskRunner,
+        loop: Any,
+        ledger: Ledger,
+        resumption: Resumption | None,
     ) -> None:
         self.flow = flow
         self.flow_run = flow_run
         self.recorder = recorder
-        self.ledger = Ledger(flow_run.key)
+        self.ledger = ledger
+        self.resumption = resumption
+        self.has_kept = resumption is not None
         self.task_runner = runner
         self.loop = FlowLoop(loop)
         self.side_loop = self.loop if loop is None else FlowLoop()
-        self.ordinals = Ordinals()
         self.lock = threading.Lock()
-        self.ordinal_lock = threading.Lock()
+        self._enrolment = Enrolment(flow_run.key, recorder, resumption)
+        self._numbers = self._enrolment.entries
+        self._task_names = self._enrolment.names
         self.total = 0
         self.kept: dict[bytes, TaskRun] = {}
         self.exported: dict[bytes, TaskRun] = {}
         self.fatal: BaseException | None = None
         self._open: dict[TaskRun, TaskCall] = {}
         self._ending: dict[object, None] = {}
-        self._numbers: dict[tuple[str, str], tuple[int, itertools.count[int]]] = {}
-        self._task_names: dict[int, str] = {}
         self._failures = Failures()
         self.runners = Runners(runner, self.loop)
         self._idle_rings: list[Callable[[], object]] = []
         self.is_ending = False
+        self.started_at = time_ns()
         _registry[flow_run.key] = self
 
-    # What the progress display reads.
-
-    @property
-    def id(self) -> UUID:
-        """The id of the flow run."""
-        return self.flow_run.id
-
-    @property
-    def name(self) -> str:
-        """The name of the flow run."""
-        return self.flow_run.name
-
-    @property
-    def flow_name(self) -> str:
-        """The name of the flow."""
-        name: str = self.flow.name
-        return name
-
-    @property
-    def runner(self) -> str:
-        """The name of the main task runner."""
-        return str(self.task_runner)
-
-    @property
-    def started_at(self) -> int:
-        """When the flow run was made, in nanoseconds since 1970."""
-        return self.flow_run.created_at
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Give the recorded number of task runs by task name and state type."""
-        counts = list(self.ledger.counts.items())
-        return {
-            self._task_names[task]: {state.value: number for state, number in dict(states).items()}
-            for task, states in sorted(counts, key=itemgetter(0))
-        }
-
-    def failures(self) -> list[tuple[str, str, str]]:
-        """Give (task run name, error, task run id) of what failed, in order."""
-        return self._failures.listed()
-
     # Task runs come in.
+
+    def identify(self, digest: bytes, parent: Any) -> bytes | None:
+        """Give the identity of a task run from its input digest and the run it is made in."""
+        return self._enrolment.identify(digest, parent)
+
+    def kept_run(self, run: TaskRun) -> TaskRun | None:
+        """Give the task run that a new one need not be run for; None where it has to run."""
+        kept = None if run.identity is None else self.kept.get(run.identity)
+        if kept is None and self.resumption is not None and self.resumption.revive(run):
+            run.live, run.recorder = self, self.recorder
+            kept = run
+        if kept is not None:
+            self.total += 1
+        return kept
 
     def enrol(self, run: TaskRun) -> None:
         """Number a new task run of this flow run."""
         task = run.definition
-        entry = self._numbers.get((task.key, task.name))
-        if entry is None:
-            entry = self._add_task(task)
+        entry = self._numbers.get((task.key, task.name)) or self._enrolment.add(task)
         run.live = self
         run.recorder = self.recorder
         run.task_number = entry[0]
         run.number = next(entry[1])
         self.total += 1
-
-    def _add_task(self, task: Any) -> tuple[int, itertools.count[int]]:
-        with self.lock:
-            entry = self._numbers.get((task.key, task.name))
-            if entry is None:
-                number = len(self._numbers) + 1
-                name = clean_text(task.name, LONGEST_NAME)
-                self._task_names[number] = name
-                entry = self._numbers[task.key, task.name] = (number, itertools.count())
-                self.recorder.record(TASK, (self.flow_run.key, number, task.key, name, task))
-            return entry
 
     def submit(
         self, task: Any, args: tuple[object, ...], kwargs: dict[str, object], wait_for: Any = None
@@ -407,6 +376,7 @@ class LiveFlowRun:
         if state.type is COMPLETED:
             if self.flow.retry_policy.retries and run.identity is not None:
                 self.kept[run.identity] = run
+                self.has_kept = True
         else:
             self._failures.note(run, state)
 
@@ -451,6 +421,10 @@ class LiveFlowRun:
         self.is_ending = True
         stop_all(self)
 
+    def lose(self) -> None:
+        """Stop everything at once: another process drives the flow run now."""
+        threading.Thread(target=self.stop_all, name="penstock-lost", daemon=True).start()
+
     def give_up(self) -> None:
         """End what is still open as CANCELLED, whether its code has stopped or not."""
         give_up(self)
@@ -486,7 +460,7 @@ class LiveFlowRun:
 
     def begin_again(self) -> None:
         """Get ready for another attempt of the flow: failures of the last one are history."""
-        self.ordinals = Ordinals()
+        self._enrolment.begin_again()
         self._failures.forget_unseen()
         self.total = 0
         self.is_ending = False

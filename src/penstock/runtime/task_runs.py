@@ -7,20 +7,21 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from penstock.annotations import Dependency
-from penstock.core.identity import input_digest, run_identity
+from penstock.core.identity import input_digest
 from penstock.core.inputs import Found
 from penstock.core.lifecycle import AskRetry, Life, Retry, one_attempt_is_all, run_life
 from penstock.core.outcomes import FAILURES, raised
 from penstock.core.previews import preview_parameters
 from penstock.errors import InvalidNameError, TerminationSignal
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.recorder import CHANGED, ENDED, Recorder
 from penstock.history.text import LONGEST_NAME, MOST_TAGS, clean_text
 from penstock.ids import new_task_run_key
-from penstock.results.small import encode_small
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.context import current_run, current_tags
 from penstock.runtime.errors import describe
 from penstock.runtime.hooks import run_hooks
+from penstock.runtime.keeping import held_of
 from penstock.runtime.prints import record_prints
 from penstock.runtime.upstreams import keys_of, run_of
 from penstock.states import AWAITING_RETRY, RETRYING, State, StateType, describe_exception
@@ -40,7 +41,8 @@ def make_task_run(
 ) -> TaskRun:
     """Make a task run of a task in a flow run, or of a task called on its own.
 
-    When the flow is tried again and an equal task run has completed before, that one is given.
+    When the flow is tried again or resumed and an equal task run has completed before and is
+    kept, that one is given.
 
     Args:
         key: its id, where somebody has chosen it already.
@@ -53,8 +55,10 @@ def make_task_run(
         run.custom_name = named(task.task_run_name, task.parameter_names, values)
     if live is not None:
         run.identity = _identity(task, values, found, live)
-        if live.kept and run.identity in live.kept:
-            return live.kept[run.identity]
+        if live.has_kept:
+            kept = live.kept_run(run)
+            if kept is not None:
+                return kept
         live.enrol(run)
         if found is not None and found.dependencies:
             run.upstream = keys_of(found)
@@ -105,11 +109,7 @@ def _identity(
     if task.held:
         values = (*task.held, *values)
     digest = input_digest(task.key, values, identity_of, found) if values else task.digest
-    if digest is None:
-        return None
-    with live.ordinal_lock:
-        ordinal = live.ordinals.next(digest)
-    return run_identity(digest, ordinal)
+    return None if digest is None else live.identify(digest, current_run.get())
 
 
 def identity_of(dependency: Dependency) -> bytes | None:
@@ -168,18 +168,14 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     state.run_key = run.key
     run.close(state)
     if state.type is COMPLETED:
-        if run.cache is not None and run.cache.found is not None:
-            run.kept, run.kept_codec = run.cache.found.data, run.cache.found.codec
-        elif state.__class__ is State:
-            run.kept, run.kept_codec = encode_small(state.data)
-        else:
-            # It arrived encoded.
-            run.kept, run.kept_codec = state.small()  # type: ignore[attr-defined]
+        run.kept, run.kept_codec = held_of(state)
     elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None
     told = None if run.cached_by is None else run.cached_by.end(run)
     recorder.record(ENDED, run)
+    if FAILPOINTS:
+        hit("event.completed_buffered")
     if told is not None:
         told()
     hooks = run.definition.hooks

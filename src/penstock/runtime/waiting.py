@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from penstock.core.inputs import find
 from penstock.errors import BlockingWaitError
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.blocking import is_service_thread, take
@@ -19,6 +20,7 @@ from penstock.runtime.deadlocks import refuse_circle, unfinished_upstreams
 from penstock.runtime.interrupts import shielded
 from penstock.runtime.loops import LoopAlarm, running_loop
 from penstock.runtime.settling import catch_up
+from penstock.runtime.upstreams import run_of
 from penstock.task_runners.slots import current_slot, slot_left, slot_left_async
 
 T = TypeVar("T")
@@ -188,3 +190,12 @@ def _needs_this_loop(run: TaskRun) -> bool:
                 seen.add(upstream)
                 pending.append(upstream)
     return False
+
+
+async def await_elsewhere(value: Any) -> None:
+    """Await the futures of other flow runs in a value: leaving only waits for one's own."""
+    found = find((value,))
+    for dependency in () if found is None else found.dependencies:
+        run = run_of(dependency)
+        if run is not None and run.outcome is None:
+            await await_run(run)

@@ -26,10 +26,10 @@ from distributed import (
 from distributed.worker import thread_state  # type: ignore[attr-defined]
 from distributed.worker_state_machine import UnpauseEvent
 
+from penstock.core.pickling import dump_apart
 from penstock.errors import WorkerLost
 from penstock.remote.flow_run import hear
 from penstock.remote.outbox import Port
-from penstock.remote.pickling import dump_apart
 from penstock.remote.worker import run_bundle
 from penstock.task_runners.dask.relay import CONFIRMED, REPORT, WORD
 

@@ -25,7 +25,7 @@ from time import time
 from typing import Any
 from weakref import finalize
 
-from penstock.remote.pickling import dump_into
+from penstock.core.pickling import dump_into
 
 _PREFIX = f"penstock-{os.getuid()}-"
 _LOCK = "lock"

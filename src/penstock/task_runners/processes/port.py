@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.remote.blackbox import BlackBox, NoBox
 from penstock.remote.outbox import Outbox, Port
 from penstock.task_runners.processes.arena import Arena
@@ -196,6 +197,8 @@ class BoxedOutbox(Outbox):
             return
         entries = list(self.entries)
         self.entries.clear()
+        if FAILPOINTS:
+            hit("worker.send")
         self.port.send(None, pickle.dumps((self.port.worker, entries), 5))
         self._box.sent(self._reports)
         self._reports += 1

@@ -57,7 +57,11 @@ def refusal(exc: BaseException) -> BaseException:
 
 
 def unpicklable(
-    label: str, value: object, reason: BaseException, attempt: Attempt
+    label: str,
+    value: object,
+    reason: BaseException,
+    attempt: Attempt,
+    advice: str | None = None,
 ) -> SerializationError:
     """Make the error for a value that `attempt` refused.
 
@@ -66,6 +70,7 @@ def unpicklable(
         value: the value.
         reason: what `attempt` raised.
         attempt: pickles a value, or raises.
+        advice: what to do; default what helps with arguments of that type.
     """
     path, culprit, reason = _Search(attempt).run(value, reason)
     kind = type(culprit)
@@ -75,7 +80,7 @@ def unpicklable(
         text = text[:_LONGEST_REASON] + "…"
     return SerializationError(
         f"{' -> '.join([label, *path])} : {name} cannot be pickled: {text.rstrip('.')}; "
-        f"{_advice(kind, reason)}."
+        f"{advice or _advice(kind, reason)}."
     )
 
 

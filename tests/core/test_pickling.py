@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.remote.pickling import LARGE_BYTES, dump_bounded, dump_into
+from penstock.core.pickling import LARGE_BYTES, dump_bounded, dump_into
 
 
 def test_bounded_pickle() -> None:

@@ -18,8 +18,8 @@ from types import FunctionType
 from typing import Any
 
 from penstock.core.callables import function_reference
+from penstock.core.unpicklable import refusal
 from penstock.errors import MissingDependencyError
-from penstock.remote.unpicklable import refusal
 
 LARGE_BYTES = 2**20
 """Buffers from this size on leave a pickle, where somebody takes them."""
@@ -55,10 +55,48 @@ def dump_apart(value: object) -> tuple[bytes, list[memoryview]]:
     return dumps(value, found), found
 
 
-def _collector(found: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+def dump_pieces(value: object, least: int) -> tuple[list[bytes], list[memoryview]]:
+    """Pickle a value of any size without copying what is large in it.
+
+    Args:
+        least: buffers from so many bytes on leave the pickle.
+
+    Returns:
+        The pickle in pieces, and the buffers that have left it.
+    """
+    found: list[Any] = []
+    if not _by_value_modules():
+        try:
+            pieces = _Pieces(watched=True)
+            pickle.Pickler(pieces, 5, buffer_callback=_collector(found, least)).dump(value)
+            return pieces.taken, found
+        except BaseException as exc:
+            refusal(exc)
+        found.clear()
+    pieces = _Pieces(watched=False)
+    _pickler()(pieces, 5, buffer_callback=_collector(found, least)).dump(value)
+    return pieces.taken, found
+
+
+class _Pieces:
+    """A file that keeps the chunks it gets; long bytes objects come as they are."""
+
+    def __init__(self, watched: bool) -> None:
+        self.taken: list[bytes] = []
+        self._watched = watched
+
+    def write(self, chunk: Any) -> None:
+        piece = bytes(chunk)
+        # What is looked up in `__main__` is named in a short chunk; long ones are contents.
+        if self._watched and len(piece) < LARGE_BYTES and _SCRIPT in piece:
+            raise pickle.PicklingError("It may refer to `__main__`.")
+        self.taken.append(piece)
+
+
+def _collector(found: list[Any], least: int = LARGE_BYTES) -> Callable[[pickle.PickleBuffer], bool]:
     def collect(buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()
-        if view.nbytes < LARGE_BYTES:
+        if view.nbytes < least:
             return True
         found.append(view)
         return False

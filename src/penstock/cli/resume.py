@@ -1,0 +1,72 @@
+"""`penstock resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from penstock.cli.loading import read_parameters
+from penstock.cli.origins import load_flow
+from penstock.cli.run import configured, run_and_tell
+from penstock.cli.runners import runner_names
+from penstock.cli.session import RUN_OPTIONS, Session, with_session
+from penstock.cli.words import short
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--rerun-changed", is_flag=True, help="Run again also what older code completed.")
+@click.option(
+    "--steal", is_flag=True, help="Take it from a process that shows no life for 10 seconds."
+)
+@click.option(
+    "-p",
+    "--param",
+    "parameters",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter, instead of that of the run. May be given again.",
+)
+@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
+@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@with_session(RUN_OPTIONS)
+def resume(
+    session: Session,
+    run: str,
+    rerun_changed: bool,
+    steal: bool,
+    parameters: tuple[str, ...],
+    runner: str | None,
+    workers: int | None,
+) -> int:
+    """Continue a flow run that crashed, failed or was cancelled.
+
+    The flow runs again from the top; task runs that completed and were kept are not run again.
+    Its code is loaded from where it was. One process at a time drives a run: exit code 75 says
+    that another one does.
+    """
+    reader = session.reader()
+    id = reader.find_flow_run(run)["id"]
+    row = reader.resumable(id).row
+    if row["state"] == "COMPLETED":
+        session.talk(f"Run {row['name']!r} ({short(id)}) has completed already. Nothing to do.")
+        if session.json:
+            session.emit(flow_run=reader.find_flow_run(id))
+        return 0
+
+    def prepare() -> tuple[Any, Callable[[], Any]]:
+        flow = configured(load_flow(row), runner, workers)
+        given = read_parameters(parameters, flow.fn)
+        return flow, partial(
+            flow.resume,
+            id,
+            parameters=given,
+            rerun_changed=rerun_changed,
+            steal=steal,
+            return_state=True,
+        )
+
+    return run_and_tell(session, prepare)

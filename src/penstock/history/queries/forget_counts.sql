@@ -1,0 +1,1 @@
+DELETE FROM counts WHERE flow_run_id = :id

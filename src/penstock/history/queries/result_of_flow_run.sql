@@ -1,0 +1,1 @@
+SELECT result, result_codec FROM flow_runs WHERE id = :id

@@ -1,0 +1,1 @@
+SELECT result, result_codec FROM task_runs WHERE id = :id

@@ -1,0 +1,3 @@
+SELECT result FROM task_runs WHERE result_codec = 'stored'
+UNION ALL
+SELECT result FROM flow_runs WHERE result_codec = 'stored'

@@ -1,0 +1,118 @@
+"""Continue a flow run that did not complete: find it, claim it, run its flow again from the top."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.errors import ResumeError
+from penstock.history.base import HistoryReader
+from penstock.history.resumable import Resumable
+from penstock.history.stores import open_reader
+from penstock.results.kept import load_kept
+from penstock.runtime.arguments import unpack_arguments
+from penstock.runtime.claims import claim
+from penstock.runtime.context import current_run
+from penstock.runtime.direct import told
+from penstock.runtime.flow_runs import FlowExecution
+from penstock.runtime.recording import recorder_for
+from penstock.runtime.resumption import Resumption
+from penstock.settings import Settings, load_settings
+from penstock.states import State, StateType
+
+logger = logging.getLogger("penstock.flow_runs")
+
+
+def resume_flow(
+    flow: Any,
+    reference: str,
+    given: Mapping[str, object],
+    *,
+    rerun_changed: bool,
+    steal: bool,
+    return_state: bool,
+) -> Any:
+    """Continue a flow run; give its result or state, or a coroutine for an async flow."""
+    if flow.is_async:
+        return _aresume(flow, reference, given, rerun_changed, steal, return_state)
+    execution = _begin(flow, reference, given, rerun_changed, steal)
+    state = execution if isinstance(execution, State) else execution.execute()
+    return told(state, return_state)
+
+
+async def _aresume(
+    flow: Any,
+    reference: str,
+    given: Mapping[str, object],
+    rerun_changed: bool,
+    steal: bool,
+    return_state: bool,
+) -> Any:
+    execution = _begin(flow, reference, given, rerun_changed, steal)
+    state = execution if isinstance(execution, State) else await execution.aexecute()
+    return told(state, return_state)
+
+
+def _begin(
+    flow: Any, reference: str, given: Mapping[str, object], rerun_changed: bool, steal: bool
+) -> FlowExecution | State:
+    """Claim a flow run and get it ready; the state of one that has completed is given instead."""
+    if current_run.get() is not None:
+        raise ResumeError(
+            "A flow run cannot be resumed inside another one. Call .resume() outside any flow."
+        )
+    settings = load_settings()
+    if not settings.record:
+        raise ResumeError("PENSTOCK_RECORD is off: there is no history to resume from.")
+    reader = open_reader(settings.database_url)
+    try:
+        resumable = reader.resumable(reader.find_flow_run(reference)["id"])
+        if resumable.row["state"] == StateType.COMPLETED.value:
+            return _completed(resumable)
+        _check(flow, resumable)
+        values = unpack_arguments(resumable.row["arguments"], flow.signature, given)
+        return _claimed(flow, values, settings, reader, resumable, rerun_changed, steal)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _claimed(
+    flow: Any,
+    values: tuple[object, ...],
+    settings: Settings,
+    reader: HistoryReader,
+    left: Resumable,
+    rerun_changed: bool,
+    steal: bool,
+) -> FlowExecution:
+    id = left.row["id"].hex()
+    epoch = claim(reader, recorder_for(settings), left, steal)
+    found = reader.resumable(id)
+    # The states so far are those from before it was claimed.
+    now = Resumable(left.row, found.tasks, found.counts, found.subflows)
+    return FlowExecution(
+        flow, values, None, resumption=Resumption(reader, now, epoch, rerun_changed)
+    )
+
+
+def _check(flow: Any, resumable: Resumable) -> None:
+    """Refuse what is no run of this flow, or only a part of one."""
+    row = resumable.row
+    if row["parent_task_run_id"] is not None:
+        raise ResumeError(
+            f"{row['name']!r} is a subflow run: resume the flow run that it is a part of."
+        )
+    if row["flow_key"] != flow.key:
+        raise ResumeError(
+            f"{row['name']!r} is a run of the flow {row['flow']!r} ({row['flow_key']}), not of "
+            f"{flow.name!r} ({flow.key})."
+        )
+
+
+def _completed(resumable: Resumable) -> State:
+    row = resumable.row
+    logger.info("Flow run %r has completed already; nothing is run.", row["name"])
+    value = None if row["result"] is None else load_kept(row["result"], row["result_codec"])
+    return State(StateType.COMPLETED, None, row["message"], row["ended_at"], value, row["id"])

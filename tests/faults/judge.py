@@ -1,0 +1,362 @@
+"""The judge: whether what a history says is what happened, whatever befell its drivers.
+
+    model      what the tasks of a workload give, worked out without Penstock
+    effects    a ledger that every task body writes into when it starts and when it ends
+    crashes    how the history stood when a driver was dead
+
+    present    every task of the model is recorded as completed, once; nothing else is
+    repeated   what was recorded as completed before a crash has not started after it
+    values     values, inputs, identities and places are those of the model
+    kept       what a crash left is as it was, lost or gone, as its state demands
+    epochs     what was written after a crash was written by a later driver
+    told       the log lines of what completed are there, in order
+
+The checks of a history alone are in tests/checker.py and part of the verdict.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.results.small import decode_small
+from penstock.version import __version__
+from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
+from tests.shapes import FINAL, Row
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What becomes of one task run, or of one subflow run, which is known by its label.
+
+    Attributes:
+        task: the name of its task or flow.
+        value: what it gives.
+        upstream: labels of those that it depends on.
+        parent: label of the task run or subflow run in which it is made.
+        attempts: how many it takes when nothing disturbs it.
+        certain: False: whether it is made at all is left to chance.
+        cancelled: it may have been cancelled instead.
+    """
+
+    task: str
+    value: object
+    upstream: tuple[str, ...] = ()
+    parent: str | None = None
+    attempts: int = 1
+    certain: bool = True
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """A workload: its task runs by label, the labels of its subflow runs, and its value."""
+
+    flow: str
+    value: object
+    tasks: Mapping[str, Expected]
+    subflows: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A line of the ledger."""
+
+    kind: str
+    label: str
+    task_run_id: bytes
+    attempt: int
+    at: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A driver has died: when that was certain, and how the history stood then."""
+
+    at: int
+    history: History
+
+
+@dataclass
+class Case:
+    """All that is known of a flow run that was disturbed.
+
+    Attributes:
+        path: the history.
+        began_at, ended_at: times before and after everything.
+        runner: the name of its task runner, as far as known.
+        drivers: the ids of the processes that drove it, as far as known.
+        identities: those of an undisturbed run, by label.
+        losses: how many workers have died.
+    """
+
+    path: Path
+    model: Model
+    effects: Sequence[Effect]
+    began_at: int = 0
+    ended_at: int = 1 << 62
+    runner: str | None = None
+    drivers: frozenset[int] = frozenset()
+    crashes: Sequence[Crash] = ()
+    identities: Mapping[str, bytes] = field(default_factory=dict)
+    losses: int = 0
+
+
+def read_effects(path: Path) -> list[Effect]:
+    """Read a ledger; a last line that was cut is left out."""
+    effects = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        words = line.split("\t")
+        if len(words) == 6:
+            kind, label, key, attempt, at, pid = words
+            effects.append(Effect(kind, label, bytes.fromhex(key), int(attempt), int(at), int(pid)))
+    return effects
+
+
+def label_of(row: Row) -> str | None:
+    """Give the label of a task run or flow run: its parameter of that name."""
+    shown = json.loads(row["parameters"]).get("label")
+    return None if shown is None else str(ast.literal_eval(shown))
+
+
+def verdict(case: Case) -> list[str]:
+    """Give all that is wrong; empty when nothing is."""
+    return problems_of(case.path) or judged(case, History.read(case.path))
+
+
+def judged(case: Case, history: History) -> list[str]:
+    """Give all that is wrong with a history, from its rows."""
+    if problems := problems_in(history):
+        return problems  # what is judged below may stumble over them
+    labelled: dict[str, list[Row]] = defaultdict(list)
+    for row in history.task_runs.values():
+        labelled[label_of(row) or "?"].append(row)
+    return [
+        *_present(case, history, labelled),
+        *_repeated(case, history),
+        *_values(case, history, labelled),
+        *_kept(case, history),
+        *_told(history),
+        *_placed(case, history),
+    ]
+
+
+def _present(case: Case, history: History, labelled: Mapping[str, list[Row]]) -> Iterator[str]:
+    for label, expected in case.model.tasks.items():
+        states = Counter(row["state"] for row in labelled.get(label, ()))
+        completed = states["COMPLETED"]
+        fine = completed == 1 or (expected.cancelled and completed < 2 and states["CANCELLED"])
+        if not fine and (expected.certain or completed):
+            yield f"present: {label} completed {completed} times: {dict(states)}"
+        for row in labelled.get(label, ()):
+            yield from _expected_end(row, label, expected)
+    numbers: dict[tuple[bytes, int], set[int]] = defaultdict(set)
+    for row in history.task_runs.values():
+        numbers[row["flow_run_id"], row["task"]].add(row["number"])
+    for (_, task), given in numbers.items():
+        # A crash may have taken along those that had not started.
+        if not case.crashes and given != set(range(len(given))):
+            yield f"present: the runs of task {task} have the numbers {given}"
+    for label in labelled.keys() - case.model.tasks.keys():
+        yield f"present: nobody expects {label}"
+    outermost = [row for row in history.flow_runs.values() if row["parent_task_run_id"] is None]
+    for row in outermost:
+        if row["state"] != "COMPLETED" or row["flow"] != case.model.flow:
+            yield f"present: the flow run is {told(row)} of {row['flow']}"
+    subflows = Counter(
+        label_of(row) for row in history.flow_runs.values() if row["parent_task_run_id"]
+    )
+    if len(outermost) != 1 or subflows != Counter(case.model.subflows):
+        yield f"present: there are {len(outermost)} flow runs and the subflow runs {subflows}"
+
+
+def _expected_end(row: Row, label: str, expected: Expected) -> Iterator[str]:
+    states = {"COMPLETED", "CRASHED"} | ({"CANCELLED"} if expected.cancelled else set())
+    if row["state"] not in states and row["state_name"] != "NotReady":
+        yield f"present: {label} is {told(row)}"
+    messages = {"COMPLETED": None, "CANCELLED": "The task run was cancelled."}
+    if row["message"] != messages.get(row["state"], row["message"]):
+        yield f"present: {label} is {told(row)} with the message {row['message']!r}"
+
+
+def _repeated(case: Case, history: History) -> Iterator[str]:
+    by_run: dict[bytes, list[Effect]] = defaultdict(list)
+    starts: dict[str, list[Effect]] = defaultdict(list)
+    for effect in case.effects:
+        by_run[effect.task_run_id].append(effect)
+        if effect.kind == "start":
+            starts[effect.label].append(effect)
+    for row in history.task_runs.values():
+        label = label_of(row) or "?"
+        if label in case.model.tasks and label not in case.model.subflows:
+            yield from _happened(row, label, by_run[row["id"]])
+    for label, effects in starts.items():
+        expected = case.model.tasks.get(label)
+        allowed = expected.attempts * (1 + len(case.crashes)) + case.losses if expected else 0
+        if len(effects) > allowed:
+            yield f"repeated: {label} started {len(effects)} times, at most {allowed} are fine"
+    for number, crash in enumerate(case.crashes, 1):
+        for row in crash.history.task_runs.values():
+            if row["state"] != "COMPLETED":
+                continue
+            label = label_of(row) or "?"
+            late = [effect for effect in starts.get(label, ()) if effect.at > crash.at]
+            if late:
+                yield f"repeated: {label} had completed at crash {number}, and started again"
+
+
+def _happened(row: Row, label: str, effects: list[Effect]) -> Iterator[str]:
+    """Compare a row with what its task run has written into the ledger."""
+    starts = [effect for effect in effects if effect.kind == "start"]
+    ends = [effect for effect in effects if effect.kind == "end"]
+    if any(effect.label != label for effect in effects):
+        yield f"repeated: {told(row)} is {label}, but wrote as {effects[0].label}"
+    if row["state"] == "COMPLETED":
+        if not starts or not ends:
+            yield f"repeated: {label} is recorded as completed and did not run"
+        elif not row["started_at"] <= starts[0].at <= ends[-1].at <= row["ended_at"]:
+            yield f"repeated: {label} ran at another time than is recorded"
+        elif ends[-1].attempt != row["attempt"]:
+            yield f"repeated: {label} completed with attempt {ends[-1].attempt}: {told(row)}"
+    if len(starts) > (row["attempt"] or 0):
+        yield f"repeated: {label} started {len(starts)} times in {row['attempt']} attempts"
+
+
+def value_of(row: Row) -> Any:
+    """Give the kept value of a run."""
+    return decode_small(row["result"], row["result_codec"])
+
+
+def _values(case: Case, history: History, labelled: Mapping[str, list[Row]]) -> Iterator[str]:
+    for label, expected in case.model.tasks.items():
+        for row in labelled.get(label, ()):
+            yield from _fits(case, history, row, label, expected)
+    for row in history.flow_runs.values():
+        subflow = case.model.tasks.get(label_of(row) or "")
+        value = case.model.value if subflow is None else subflow.value
+        if subflow is not None and row["flow"] != subflow.task:
+            yield f"values: flow run {told(row)} is of {row['flow']}"
+        if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != value):
+            yield f"values: flow run {told(row)} gave {row['result']!r} instead of {value!r}"
+
+
+def _fits(case: Case, history: History, row: Row, label: str, expected: Expected) -> Iterator[str]:
+    task = history.tasks.get((row["flow_run_id"], row["task"]))
+    if task is not None and task["name"] != expected.task:
+        yield f"values: {label} is a run of {task['name']}"
+    if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != expected.value):
+        yield f"values: {label} gave {row['result']!r} instead of {expected.value!r}"
+    if case.identities.get(label, row["identity"]) != row["identity"]:
+        yield f"values: {label} has another identity than in an undisturbed run"
+    upstreams = [history.task_runs.get(key) for key in upstreams_of(row)]
+    labels = [label_of(upstream) for upstream in upstreams if upstream is not None]
+    if Counter(labels) != Counter(expected.upstream):
+        yield f"values: {label} depends on {labels}"
+    parent = _parent_of(history, row)
+    if parent != expected.parent:
+        yield f"values: {label} was made in {parent}"
+
+
+def _parent_of(history: History, row: Row) -> str | None:
+    """Give the label of the task run or subflow run in which a task run was made."""
+    key = json.loads(row["detail"] or "{}").get("parent_task_run_id")
+    if key is not None:
+        parent = history.task_runs.get(bytes.fromhex(key))
+        return "?" if parent is None else label_of(parent)
+    flow_run = history.flow_runs.get(row["flow_run_id"])
+    return None if flow_run is None else label_of(flow_run)
+
+
+def _kept(case: Case, history: History) -> Iterator[str]:
+    for number, crash in enumerate(case.crashes, 1):
+        for key, before in crash.history.task_runs.items():
+            yield from _went_on(before, history.task_runs.get(key), number)
+        for key, lease in crash.history.leases.items():
+            now = history.leases.get(key)
+            if now is not None and now["epoch"] < lease["epoch"]:
+                yield f"epochs: at crash {number} the epoch was {lease['epoch']}"
+        yield from _written_later(crash.history, history, number)
+
+
+def _went_on(before: Row, now: Row | None, number: int) -> Iterator[str]:
+    state = before["state"]
+    if state in FINAL:
+        if now != before:
+            yield f"kept: {told(before)} was final at crash {number} and changed: {now}"
+    elif before["started_at"] is None:
+        if now is not None:
+            yield f"kept: {told(before)} had not started at crash {number}, and is {told(now)}"
+    elif now is None or now["state"] != "CRASHED":
+        lost = "gone" if now is None else told(now)
+        yield f"kept: {told(before)} was running at crash {number} and is {lost}"
+
+
+def _written_later(before: History, now: History, number: int) -> Iterator[str]:
+    """Check that what was written after a crash belongs to a later epoch."""
+    for row in [*now.flow_runs.values(), *now.task_runs.values()]:
+        table = before.task_runs if "task" in row else before.flow_runs
+        flow_run = before.flow_runs.get(row.get("flow_run_id", row["id"]))
+        is_new = flow_run is not None and table.get(row["id"]) != row
+        if is_new and epoch_of(row) <= epoch_of(flow_run or row):
+            yield f"epochs: {told(row)} was written after crash {number} by who had died"
+
+
+def _told(history: History) -> Iterator[str]:
+    lines: dict[tuple[bytes, int], list[str]] = defaultdict(list)
+    for line in sorted(history.logs, key=lambda line: line["position"]):
+        lines[line["task_run_id"], line["attempt"]].append(line["message"])
+    for row in history.task_runs.values():
+        label = label_of(row)
+        whole = [f"{label} starts", f"{label} ends"]
+        for attempt in range(1, (row["attempt"] or 0) + 1):
+            messages = lines.pop((row["id"], attempt), [])
+            is_last = row["state"] == "COMPLETED" and attempt == row["attempt"]
+            is_subflow = bool(json.loads(row["detail"] or "{}").get("subflow_run_id"))
+            least = 2 * (is_last and not is_subflow)
+            if messages != whole[: len(messages)] or len(messages) < least:
+                yield f"told: the log lines of {label} are {messages}"
+    for (key, attempt), messages in lines.items():
+        if key is not None:
+            yield f"told: attempt {attempt} of {key.hex()[-8:]} has the lines {messages}"
+    for line in history.logs:
+        place = (line["level"], line["logger"])
+        if (line["task_run_id"] is not None) != (place == (20, "penstock.task_runs")):
+            yield f"told: {line['message']!r} is of {place}"
+        run = history.task_runs.get(line["task_run_id"], {})
+        if line["at"] > (run.get("ended_at") or 1 << 62):
+            yield f"told: {line['message']!r} was written after the end of its run"
+
+
+def _placed(case: Case, history: History) -> Iterator[str]:
+    """Check what is said about the programs that ran."""
+    for row in history.flow_runs.values():
+        known = (os.uname().nodename, __version__)
+        if (row["host"], row["penstock_version"]) != known:
+            yield f"values: {told(row)} ran at {row['host']} with {row['penstock_version']}"
+        if not row["flow_key"].endswith(f".{row['flow']}"):
+            yield f"values: {told(row)} is of {row['flow']} at {row['flow_key']}"
+        if label_of(row) is None and row["runner"] != (case.runner or row["runner"]):
+            yield f"values: {told(row)} ran on {row['runner']}"
+        if case.drivers and row["pid"] not in case.drivers:
+            yield f"values: {told(row)} was driven by process {row['pid']}"
+        if row["created_at"] < case.began_at or (row["ended_at"] or 0) > case.ended_at:
+            yield f"values: {told(row)} ran before or after everything"
+    for task in history.tasks.values():
+        if not task["key"].endswith(f".{task['name']}"):
+            yield f"values: task {task['name']} is {task['key']}"
+    facts: list[tuple[str, Any, Any]] = [
+        *(("process", row["pid"], row["pid_started_at"]) for row in history.flow_runs.values()),
+        *(("version", None, row["version"]) for row in history.flow_runs.values()),
+        *(("source", task["key"], task["source"]) for task in history.tasks.values()),
+    ]
+    told_of: dict[tuple[str, Any], Any] = {}
+    for kind, key, fact in facts:
+        if told_of.setdefault((kind, key), fact) != fact:
+            yield f"values: the {kind} {key} has {fact!r} and {told_of[kind, key]!r}"

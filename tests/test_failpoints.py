@@ -20,6 +20,9 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "penstock"
 
 # Which files reach which failpoint, and at how many places.
 SITES = {
+    "lease.acquire": {"history/sqlite_leases.py": 1},
+    "lease.beat": {"history/sqlite_leases.py": 1},
+    "lease.steal": {"history/sqlite_leases.py": 1},
     "history.batch_built": {"history/recorder.py": 1},
     "history.begin": {"history/sqlite.py": 1},
     "history.before_commit": {"history/sqlite.py": 1},
@@ -31,10 +34,18 @@ SITES = {
     "worker.body_end": {"remote/worker.py": 1},
     "worker.serialised": {"remote/worker.py": 1},
     "worker.send": {"remote/outbox.py": 1, "task_runners/processes/port.py": 1},
+    "result.temp_written": {"results/local.py": 1},
+    "result.fsynced": {"results/local.py": 1},
+    "result.renamed": {"results/local.py": 1},
+    "result.stored": {"results/policy.py": 1},
     "event.completed_buffered": {"runtime/task_runs.py": 1},
+    "resume.loaded": {"runtime/resuming.py": 1},
+    "resume.requeued": {"runtime/resuming.py": 1},
     "cancel.requested": {"runtime/cancellation.py": 1},
     "migrate.backup": {"history/schema.py": 1},
     "migrate.step": {"history/schema.py": 1},
+    "gc.mark": {"cli/sweep.py": 1},
+    "gc.delete": {"cli/sweep.py": 1},
 }
 
 
@@ -77,7 +88,7 @@ def variables(points: str, **others: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("points", "told"),
     [
-        ("history.comitted=kill", "there is no failpoint 'history.comitted'; there are history."),
+        ("history.comitted=kill", "there is no failpoint 'history.comitted'; there are lease."),
         ("history.begin", "its action must be kill, stop"),
         ("history.begin=die", "its action must be"),
         ("history.begin=kill@0", "its action must be"),

@@ -30,6 +30,9 @@ import time
 from collections.abc import Callable, Mapping
 
 NAMES: dict[str, str] = {
+    "lease.acquire": "A new flow run has its lease; the transaction is still open.",
+    "lease.beat": "A driver has shown a sign of life; the transaction is still open.",
+    "lease.steal": "A flow run has another driver; the transaction is still open.",
     "history.batch_built": "The recorder has made a group of rows; nothing of it is written.",
     "history.begin": "The transaction of a group has begun.",
     "history.before_commit": "All rows of a group are in the transaction, which is still open.",
@@ -41,10 +44,18 @@ NAMES: dict[str, str] = {
     "worker.body_end": "The function of a task has ended on a worker.",
     "worker.serialised": "A worker has turned a value into bytes.",
     "worker.send": "A worker is about to send a report to the driver.",
+    "result.temp_written": "A result is in a temporary file.",
+    "result.fsynced": "A result that has to survive a power cut has reached the disk.",
+    "result.renamed": "A result has its name; who stores it has not been told.",
+    "result.stored": "A result is in its storage; the history does not know it.",
     "event.completed_buffered": "The end of a task run lies in the recorder's queue.",
+    "resume.loaded": "A flow run that will be resumed was read; nothing has changed.",
+    "resume.requeued": "A flow run is claimed, and what was unfinished is closed.",
     "cancel.requested": "Somebody asked for a task run to be cancelled; nothing is done yet.",
     "migrate.backup": "A history that will be migrated has been copied.",
     "migrate.step": "A statement of a migration was executed; the transaction is still open.",
+    "gc.mark": "It is known which stored results may be removed.",
+    "gc.delete": "A stored result was removed.",
 }
 """Every failpoint, and what is true of the process that has reached it."""
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penstock.history.leases import LOST_MESSAGE
 from penstock.results.small import decode_small
 from penstock.version import __version__
 from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
@@ -143,7 +144,7 @@ def judged(case: Case, history: History) -> list[str]:
         *_repeated(case, history),
         *_values(case, history, labelled),
         *_kept(case, history),
-        *_told(history),
+        *_told(case, history),
         *_placed(case, history),
     ]
 
@@ -225,7 +226,8 @@ def _happened(row: Row, label: str, effects: list[Effect]) -> Iterator[str]:
             yield f"repeated: {label} ran at another time than is recorded"
         elif ends[-1].attempt != row["attempt"]:
             yield f"repeated: {label} completed with attempt {ends[-1].attempt}: {told(row)}"
-    if len(starts) > (row["attempt"] or 0):
+    # Of what ran at a crash the last attempt may not be recorded.
+    if len(starts) > (row["attempt"] or 0) + (row["message"] == LOST_MESSAGE):
         yield f"repeated: {label} started {len(starts)} times in {row['attempt']} attempts"
 
 
@@ -257,7 +259,8 @@ def _fits(case: Case, history: History, row: Row, label: str, expected: Expected
         yield f"values: {label} has another identity than in an undisturbed run"
     upstreams = [history.task_runs.get(key) for key in upstreams_of(row)]
     labels = [label_of(upstream) for upstream in upstreams if upstream is not None]
-    if Counter(labels) != Counter(expected.upstream):
+    is_whole = row["state"] == "COMPLETED" or None not in upstreams
+    if is_whole and Counter(labels) != Counter(expected.upstream):
         yield f"values: {label} depends on {labels}"
     parent = _parent_of(history, row)
     if parent != expected.parent:
@@ -304,34 +307,31 @@ def _written_later(before: History, now: History, number: int) -> Iterator[str]:
         table = before.task_runs if "task" in row else before.flow_runs
         flow_run = before.flow_runs.get(row.get("flow_run_id", row["id"]))
         is_new = flow_run is not None and table.get(row["id"]) != row
-        if is_new and epoch_of(row) <= epoch_of(flow_run or row):
+        was_lost = row["message"] == LOST_MESSAGE
+        if is_new and not was_lost and epoch_of(row) <= epoch_of(flow_run or row):
             yield f"epochs: {told(row)} was written after crash {number} by who had died"
 
 
-def _told(history: History) -> Iterator[str]:
-    lines: dict[tuple[bytes, int], list[str]] = defaultdict(list)
-    for line in sorted(history.logs, key=lambda line: line["position"]):
-        lines[line["task_run_id"], line["attempt"]].append(line["message"])
-    for row in history.task_runs.values():
-        label = label_of(row)
-        whole = [f"{label} starts", f"{label} ends"]
-        for attempt in range(1, (row["attempt"] or 0) + 1):
-            messages = lines.pop((row["id"], attempt), [])
-            is_last = row["state"] == "COMPLETED" and attempt == row["attempt"]
-            is_subflow = bool(json.loads(row["detail"] or "{}").get("subflow_run_id"))
-            least = 2 * (is_last and not is_subflow)
-            if messages != whole[: len(messages)] or len(messages) < least:
-                yield f"told: the log lines of {label} are {messages}"
-    for (key, attempt), messages in lines.items():
-        if key is not None:
-            yield f"told: attempt {attempt} of {key.hex()[-8:]} has the lines {messages}"
-    for line in history.logs:
-        place = (line["level"], line["logger"])
-        if (line["task_run_id"] is not None) != (place == (20, "penstock.task_runs")):
-            yield f"told: {line['message']!r} is of {place}"
-        run = history.task_runs.get(line["task_run_id"], {})
-        if line["at"] > (run.get("ended_at") or 1 << 62):
-            yield f"told: {line['message']!r} was written after the end of its run"
+def _told(case: Case, history: History) -> Iterator[str]:
+    lines: dict[bytes, list[Row]] = defaultdict(list)
+    for line in sorted(history.logs, key=lambda line: int(line["position"])):
+        of_task_run = line["task_run_id"] is not None
+        if of_task_run != ((line["level"], line["logger"]) == (20, "penstock.task_runs")):
+            yield f"told: {line['message']!r} was logged by {line['logger']} at {line['level']}"
+        if of_task_run:
+            lines[line["task_run_id"]].append(line)
+    effects: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
+    for effect in case.effects:
+        effects[effect.task_run_id].append((effect.attempt, f"{effect.label} {effect.kind}s"))
+    for key, row in history.task_runs.items():
+        times = [(line["attempt"], line["at"]) for line in lines[key]]
+        if times != sorted(times) or (times and times[-1][1] > (row["ended_at"] or 1 << 62)):
+            yield f"told: the log lines of {told(row)} are not in order, or behind its end"
+        # What was not recorded before a crash is no longer told.
+        messages = [(line["attempt"], line["message"]) for line in lines[key]]
+        happened = effects[key] if row["state"] == "COMPLETED" else effects[key][: len(messages)]
+        if messages != happened:
+            yield f"told: the log lines of {told(row)} are {messages} instead of {happened}"
 
 
 def _placed(case: Case, history: History) -> Iterator[str]:

@@ -17,6 +17,7 @@ from penstock.errors import (
     ResultCorrupt,
     ResultStorageError,
 )
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import HistoryReader
 from penstock.history.kept_results import flow_runs_and_life, stored_results
 from penstock.results.base import ResultStorage, Stored
@@ -54,6 +55,8 @@ def gc(session: Session, dry_run: bool, unknown: bool) -> None:
             problems.append({"storage": location, "reason": str(exc)})
     flow_runs = flow_runs_and_life(reader)
     names = _names(reader)
+    if FAILPOINTS:
+        hit("gc.mark")
     for storage, objects in listed:
         known = Known(names.get(storage.location, set()), flow_runs, unknown, time.time())
         try:
@@ -95,6 +98,8 @@ def _removed(
     for stored in leftovers(storage, objects, known):
         if not dry_run:
             storage.delete(stored.name)
+            if FAILPOINTS:
+                hit("gc.delete")
         yield stored
 
 

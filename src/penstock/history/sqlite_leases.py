@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import EPOCH_BITS, LEASE_COLUMNS
 from penstock.history.leases import LOST_MESSAGE, LostLeases
 from penstock.history.statements import load_query
@@ -24,8 +25,13 @@ def check_leases(connection: sqlite3.Connection, leases: Sequence[tuple[Any, ...
     lost = []
     for row in leases:
         values = dict(zip(LEASE_COLUMNS, row, strict=True))
-        known = connection.execute(_query("beat_lease"), values).rowcount
-        if not known and not (row[2] and connection.execute(_query("new_lease"), values).rowcount):
+        if connection.execute(_query("beat_lease"), values).rowcount:
+            if FAILPOINTS:
+                hit("lease.beat")
+        elif row[2] and connection.execute(_query("new_lease"), values).rowcount:
+            if FAILPOINTS:
+                hit("lease.acquire")
+        else:
             lost.append(row[0])
     if lost:
         raise LostLeases(lost)
@@ -53,9 +59,11 @@ def take_over(
     for (id,) in connection.execute(_query("flow_run_family"), root).fetchall():
         _close_unfinished(connection, id, at, seqs)
         if id != flow_run_id:
-            lost = {"id": id, "at": at, "seq": next(seqs), "message": LOST_MESSAGE}
+            lost = {"id": id, "at": at, "message": LOST_MESSAGE}
             connection.execute(_query("crash_flow_run"), lost)
     connection.execute(_query("reopen_flow_run"), {**root, "seq": next(seqs), **driver})
+    if FAILPOINTS:
+        hit("lease.steal")
 
 
 def _close_unfinished(

@@ -26,6 +26,7 @@ from penstock.errors import CrashedRun
 from penstock.remote.caching import WorkerDesk
 from penstock.remote.failures import state_from_record
 from penstock.remote.futures import let_futures_travel
+from penstock.remote.kept_elsewhere import ask_below, ask_for_kept
 from penstock.remote.messages import (
     ANSWER,
     CANCEL,
@@ -49,6 +50,7 @@ from penstock.runtime.calls import TaskCall
 from penstock.runtime.futures import TaskFuture
 from penstock.runtime.logs import install_log_handler
 from penstock.runtime.loops import FlowLoop
+from penstock.runtime.resumption import Resumption
 from penstock.runtime.settling import call_back, call_when_over
 from penstock.runtime.upstreams import awaited_in
 from penstock.settings import load_settings
@@ -112,7 +114,7 @@ class FlowRunElsewhere:
         self.runner = _on_worker
         self.loop = self.side_loop = FlowLoop()
         self.lock = threading.Lock()
-        self.has_kept = False
+        self.has_kept = header.has_kept
         # Who claims a task run first decides: the bundle that starts it, or a word to call it off.
         self.claims: dict[bytes, object] = {}
         self._open: dict[bytes, TaskCall] = {}
@@ -187,8 +189,15 @@ class FlowRunElsewhere:
         return digest
 
     def kept_run(self, run: TaskRun) -> TaskRun | None:
-        """Give nothing: all there is has to run."""
-        return None
+        """Give the task run that a new one need not be run for; None where it has to run."""
+        if not ask_for_kept(self, run):
+            return None
+        run.live, run.recorder = self, self.recorder
+        return run
+
+    def below(self, stand_in: TaskRun) -> Resumption | None:
+        """Give what a subflow run has already that was begun before and did not complete."""
+        return ask_below(self, stand_in) if self.header.epoch else None
 
     def enrol(self, run: TaskRun) -> None:
         """Take in a run that is called directly here; the driver numbers it."""

@@ -31,6 +31,8 @@ class Header(NamedTuple):
         flow_key: the id of the flow run as 16 bytes.
         log_level, loggers: what is recorded of logging, as in the driver's settings.
         results: which results are kept where: a pickled `ResultPolicy`; None outside flow runs.
+        epoch: how many drivers the flow run had before.
+        has_kept: task runs may have completed before: the driver is to be asked.
     """
 
     reply_to: Any
@@ -44,6 +46,8 @@ class Header(NamedTuple):
     log_level: int
     loggers: tuple[str, ...]
     results: bytes | None = None
+    epoch: int = 0
+    has_kept: bool = False
 
 
 class Item(NamedTuple):

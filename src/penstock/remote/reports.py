@@ -91,6 +91,8 @@ class Reports:
                 settings.log_level,
                 settings.loggers,
                 dumps(run.results),
+                live.ledger.epoch,
+                live.resumption is not None or bool(live.flow.retry_policy.retries),
             )
             self._header = pickle.dumps(tuple(header), 5)
             self._recorder = live.recorder

@@ -48,7 +48,8 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
             # The flow run may have to raise it.
             fields["problem"] = state_to_record(last)
     definition = subject.definition
-    fields["definition"] = (definition.key, definition.name, getattr(definition, "source", None))
+    source = getattr(definition, "source", None)
+    fields["definition"] = (definition.key, definition.name, source)
     if isinstance(subject, FlowRun):
         fields["parent"] = None if subject.parent is None else subject.parent.key
         return ("flow run", fields, subject.key)
@@ -63,7 +64,7 @@ class _Definition:
     parameter_names: tuple[str, ...] = ()
     hooks: Mapping[StateType, Sequence[Callable[..., Any]]] = {}
 
-    def __init__(self, key: str, name: str, source: str | None = None) -> None:
+    def __init__(self, key: str, name: str, source: str | None) -> None:
         self.key = key
         self.name = name
         self.source = source
@@ -94,6 +95,10 @@ class Mirrors:
         self._numbers: OrderedDict[bytes, int] = OrderedDict()
         self._lost: OrderedDict[bytes, None] = OrderedDict()
         self._is_closed = False
+        # Identities of runs that were told to their workers, and are none of theirs to compute.
+        self.identities: dict[bytes, bytes | None] = {}
+        # Counts of subflow runs that workers continue.
+        self.continued: dict[bytes, dict[int, dict[str, int]]] = {}
 
     def take(self, kind: int, what: tuple[str, Any, bytes | None]) -> None:
         """Record a change that happened on a worker."""
@@ -112,8 +117,8 @@ class Mirrors:
         """Give a task run that is open, here or with a worker."""
         if key is None:
             return None
-        run: TaskRun | None = self._runs.get(key)
-        return self._open_run(key) if run is None else run
+        run = self._runs.get(key)
+        return run if isinstance(run, TaskRun) else self._open_run(key)
 
     def number_of(self, key: bytes) -> int | None:
         """Give the number of a mirrored task run; None when there is no such run."""
@@ -201,6 +206,7 @@ class Mirrors:
             run = FlowRun(definition, key, fields["created_at"], fields["name"])
             above = self._live.ledger
             ledger = Ledger(key, above.epoch, above.lease)
+            ledger.take_up(self.continued.get(key, {}))
             mirrored = self._flows[key] = _MirroredFlowRun(run, ledger)
             run.live = mirrored
         run = mirrored.flow_run
@@ -228,7 +234,9 @@ class Mirrors:
             if is_ours:
                 self._live.enrol(run)
                 identity = fields.get("identity")
-                if identity is not None:
+                if key in self.identities:
+                    run.identity = self.identities.pop(key)
+                elif identity is not None:
                     parent = self.run_of(fields.get("parent_key"))
                     run.identity = self._live.identify(identity, parent)
             elif flow_key is not None:

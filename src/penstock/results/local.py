@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from penstock.errors import ResultMissing, ResultStorageError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.results.base import Buffer, Content, ResultStorage, Stored, checked_object_name
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -76,7 +77,11 @@ class LocalStorage(ResultStorage):
             temporary = f".{last[:_LONGEST_STEM]}.{os.urandom(8).hex()}.part"
             try:
                 self._fill(os.open(temporary, _NEW, 0o600, dir_fd=folder), content)
+                if FAILPOINTS:
+                    hit("result.temp_written")
                 os.rename(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
+                if FAILPOINTS:
+                    hit("result.renamed")
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
@@ -96,6 +101,8 @@ class LocalStorage(ResultStorage):
             _write_all(handle, [content.head()])
             if self._power_safe:
                 os.fsync(handle)
+                if FAILPOINTS:
+                    hit("result.fsynced")
         finally:
             os.close(handle)
 

@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 
 from penstock.core.previews import mask_secrets
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
-from penstock.results.base import Serializer, checked_object_name
+from penstock.failpoints import FAILPOINTS, hit
+from penstock.results.base import ALONE, Serializer, checked_object_name
 from penstock.results.container import pack
 from penstock.results.references import STORED, Reference
 from penstock.results.serializers import checked_serializer
 from penstock.results.small import SMALL_RESULT_LIMIT, encode_small
 from penstock.results.storage import checked_location, open_storage
 from penstock.settings import Settings
-
-ALONE = "tasks"
-"""Where results of task runs lie that belong to no flow run."""
 
 
 class ResultOptions(NamedTuple):
@@ -172,6 +170,8 @@ def _stored(parts: Any, policy: ResultPolicy, subject: Subject) -> bytes:
     name = subject.name
     packed = pack(parts, policy.serializer.name, _about(subject))
     storage.write(name, packed.content)
+    if FAILPOINTS:
+        hit("result.stored")
     head, body = packed.digests()
     serializer = policy.serializer.name
     size = packed.content.size

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.errors import ResumeError
+from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import HistoryReader
 from penstock.history.resumable import Resumable
 from penstock.history.stores import open_reader
@@ -17,7 +18,7 @@ from penstock.runtime.context import current_run
 from penstock.runtime.direct import told
 from penstock.runtime.flow_runs import FlowExecution
 from penstock.runtime.recording import recorder_for
-from penstock.runtime.resumption import Resumption
+from penstock.runtime.resumption import RecordedResumption
 from penstock.settings import Settings, load_settings
 from penstock.states import State, StateType
 
@@ -88,12 +89,16 @@ def _claimed(
     steal: bool,
 ) -> FlowExecution:
     id = left.row["id"].hex()
+    if FAILPOINTS:
+        hit("resume.loaded")
     epoch = claim(reader, recorder_for(settings), left, steal)
     found = reader.resumable(id)
+    if FAILPOINTS:
+        hit("resume.requeued")
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
     return FlowExecution(
-        flow, values, None, resumption=Resumption(reader, now, epoch, rerun_changed)
+        flow, values, None, resumption=RecordedResumption(reader, now, epoch, rerun_changed)
     )
 
 

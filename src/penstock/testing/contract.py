@@ -23,6 +23,7 @@ from penstock.testing.final_states import (
 )
 from penstock.testing.fixtures import ContractFixtures
 from penstock.testing.futures import FuturesContract, WaitingContract
+from penstock.testing.kept_results import KeptResultsContract
 from penstock.testing.lifecycle import LifecycleContract
 from penstock.testing.mapping import MappingContract
 from penstock.testing.nesting import NestedTasksContract, SubflowsContract
@@ -37,6 +38,7 @@ class FlowsContract(
     CallingContract,
     ArgumentsContract,
     ResultsContract,
+    KeptResultsContract,
     FuturesContract,
     WaitingContract,
     DependenciesContract,

@@ -79,8 +79,15 @@ def checked_flag(option: str, value: Any) -> Any:
     return value
 
 
-def checked_expiration(expiration: Any) -> float | None:
-    """Check `cache_expiration`: a duration or a number of seconds above 0; gives seconds."""
+def checked_caching(
+    key_fn: Any, expiration: Any, refresh: Any
+) -> tuple[Any, float | None, bool | None]:
+    """Check `cache_key_fn`, `cache_expiration` and `refresh_cache`; give them, times in seconds."""
+    function = checked_function("cache_key_fn", key_fn)
+    return function, _checked_expiration(expiration), checked_flag("refresh_cache", refresh)
+
+
+def _checked_expiration(expiration: Any) -> float | None:
     seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
     if seconds is None:
         return None

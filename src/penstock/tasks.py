@@ -15,7 +15,7 @@ from penstock.core.signatures import callable_name
 from penstock.errors import OutsideFlowError
 from penstock.options import (
     Hook,
-    checked_expiration,
+    checked_caching,
     checked_flag,
     checked_function,
     checked_hooks,
@@ -112,12 +112,9 @@ class Task(Decorated, Generic[P, R]):
         # Of a run that must not be lost even once it has to be certain whether it began.
         self.is_bundled = self.bundle and self.worker_loss_retries > 0
         self.timeout_seconds = checked_timeout(timeout_seconds)
-        self.cache_key_fn = checked_function("cache_key_fn", cache_key_fn)
-        self.cache_expiration = checked_expiration(cache_expiration)
-        self.refresh_cache = checked_flag("refresh_cache", refresh_cache)
+        caching = checked_caching(cache_key_fn, cache_expiration, refresh_cache)
+        self.cache_key_fn, self.cache_expiration, self.refresh_cache = caching
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
-        if cache_key_fn is not None and persist_result is None:
-            persist_result = True  # a value that is not kept cannot be used again
         results = checked_results(persist_result, result_storage, result_serializer)
         key = checked_storage_key(result_storage_key, self.parameter_names)
         self.results = results if key is None else (results or ResultOptions())._replace(key=key)

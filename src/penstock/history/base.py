@@ -325,6 +325,13 @@ class HistoryReader(abc.ABC):
         """Give the task run that an id, a unique prefix, or `RUN:TASK:NUMBER` means."""
 
     @abc.abstractmethod
+    def task_runs_alike(self, task_run: dict[str, Any], limit: int = 20) -> list[dict[str, Any]]:
+        """Give task runs of the same identity in the same flow run that were made before it.
+
+        The latest ones, oldest first.
+        """
+
+    @abc.abstractmethod
     def logs(
         self,
         flow_run_id: str,

@@ -409,8 +409,7 @@ class Recorder:
                 self.entries.append((_FLUSHED, subject))
             else:
                 waiters.append(subject)
-        self._note_text(-text)
-        self._complete(group, touched)
+        self._complete(group, touched, text)
         return group, waiters
 
     def _add_flow_run(self, group: Group, kind: int, run: FlowRun, ledger: Ledger) -> None:
@@ -418,7 +417,8 @@ class Recorder:
         if kind == ENDED or not run.is_over:
             group.flow_runs.append(row)
 
-    def _complete(self, group: Group, touched: dict[Ledger, set[int]]) -> None:
+    def _complete(self, group: Group, touched: dict[Ledger, set[int]], text: int) -> None:
+        self._note_text(-text)
         for ledger, tasks in touched.items():
             group.counts += ledger.count_rows(tasks)
         if self._lost:

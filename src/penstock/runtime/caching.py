@@ -17,7 +17,7 @@ from uuid import UUID
 from penstock.core.caching import HIT, LONGEST_KEY, UNKEYED, CacheNote
 from penstock.core.outcomes import raised
 from penstock.errors import CacheKeyError
-from penstock.results.small import decode_small
+from penstock.results.kept import load_kept
 from penstock.runs import TaskRun
 from penstock.runtime.attempts import TASK_RUN, timed_out_state
 from penstock.runtime.blocking import take
@@ -25,7 +25,7 @@ from penstock.runtime.cache_desk import Answer, Desk, Request, desk_for
 from penstock.runtime.context import RunContext, current_run
 from penstock.runtime.settling import catch_up
 from penstock.runtime.waiting import await_signal
-from penstock.states import CACHED, State, StateType, describe_exception
+from penstock.states import CACHED, KeptState, State, StateType, describe_exception
 from penstock.task_runners.slots import slot_left
 
 logger = logging.getLogger("penstock.caching")
@@ -222,7 +222,7 @@ class Consultation:
         found = answer.found
         assert found is not None
         try:
-            value = decode_small(found.data, found.codec)
+            value = load_kept(found.data, found.codec)
         except Exception as exc:
             logger.warning(
                 "The cached value of task run %r cannot be used, so it runs: %s",
@@ -232,4 +232,6 @@ class Consultation:
             return None
         run.cache = CacheNote(HIT, request.key, None, None, found)
         message = f"Cached from task run '{UUID(bytes=found.run_key)}'."
-        return State(StateType.COMPLETED, CACHED, message, time_ns(), value, run.key)
+        now = time_ns()
+        state = State(StateType.COMPLETED, CACHED, message, now, value, run.key)
+        return KeptState.of(state, found.data, found.codec, now)

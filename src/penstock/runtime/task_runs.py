@@ -168,10 +168,7 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     state.run_key = run.key
     run.close(state)
     if state.type is COMPLETED:
-        if run.cache is not None and run.cache.found is not None:
-            run.kept, run.kept_codec = run.cache.found.data, run.cache.found.codec
-        else:
-            run.kept, run.kept_codec = held_of(state)
+        run.kept, run.kept_codec = held_of(state)
     elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None

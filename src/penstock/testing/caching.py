@@ -331,12 +331,23 @@ class CachingContract:
     ) -> None:
         @flow(task_runner=task_runner)
         def example() -> None:
-            unkept = large.with_options(cache_key_fn=by_value)
+            unkept = large.with_options(persist_result=False)
             assert len(unkept.submit(ledger, 1).result()) == 100_001
             assert len(unkept.submit(ledger, 1).result()) == 100_001
 
         example()
         assert ledger.lines() == ["large", "large"]
+
+    def test_large_value_is_stored_and_cached(
+        self, task_runner: BaseTaskRunner, ledger: Ledger
+    ) -> None:
+        @flow(task_runner=task_runner)
+        def example() -> None:
+            assert len(large.submit(ledger, 1).result()) == 100_001
+            assert_cached(large.submit(ledger, 1, return_state=True), bytes(100_001))
+
+        example()
+        assert ledger.lines() == ["large"]
 
     def test_keys_of_inputs_and_of_source(
         self, task_runner: BaseTaskRunner, ledger: Ledger

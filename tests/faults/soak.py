@@ -138,7 +138,7 @@ def _crash_resumed(story: Story, name: str, nth: int) -> int:
 def _races(options: argparse.Namespace, folder: Path, warm: Warm) -> int:
     """Resume one flow run by two drivers at the same instant."""
     story = Story(warm, folder / "half_done", pause=0.005)
-    assert story.wait(story.run("history.committed=kill@2")) == -signal.SIGKILL, story.output()
+    assert story.wait(story.run("history.committed=kill@1")) == -signal.SIGKILL, story.output()
     for number in range(options.number):
         race = story.copy(folder / "case")
         codes = resume_twice(race)

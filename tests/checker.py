@@ -234,9 +234,11 @@ def _unattributed(history: History) -> Iterator[str]:
             yield f"attributed: {told(row)} is of an unknown flow run"
         subflow = json.loads(row["detail"] or "{}").get("subflow_run_id")
         subflow_run = history.flow_runs.get(bytes.fromhex(subflow or ""))
-        # One that was lost stood for a part of it.
-        lost = row["state"] == "CRASHED" and history.was_lost(row)
-        if subflow_run and not lost and subflow_run["parent_task_run_id"] != row["id"]:
+        # What did not complete may have been continued, and stands below a later task run then.
+        is_left = row["state"] in FINAL - {"COMPLETED"}
+        if subflow_run is None or is_left:
+            continue
+        if subflow_run["parent_task_run_id"] != row["id"]:
             yield f"attributed: {told(row)} does not stand for {told(subflow_run)}"
     for row in history.flow_runs.values():
         parent = history.task_runs.get(row["parent_task_run_id"])
@@ -261,11 +263,12 @@ def _unattributed(history: History) -> Iterator[str]:
 
 def _ill_matched(subflow_run: Row, stand_in: Row) -> Iterator[str]:
     """Check the task run that stands for a subflow run, once it has ended."""
-    alike = ("state", "ended_at")
+    is_over = stand_in["state"] in FINAL
     named = json.loads(stand_in["detail"] or "{}").get("subflow_run_id")
-    is_named = named == subflow_run["id"].hex()
-    differs = not is_named or any(subflow_run[name] != stand_in[name] for name in alike)
-    if stand_in["state"] in FINAL and differs:
+    is_alike = subflow_run["state"] == stand_in["state"] and (
+        (subflow_run["ended_at"] or 0) <= (stand_in["ended_at"] or 0)
+    )
+    if is_over and not (is_alike and named == subflow_run["id"].hex()):
         yield f"attributed: {told(stand_in)} does not stand for {told(subflow_run)}"
 
 

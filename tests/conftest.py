@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,16 @@ from hypothesis import settings
 from penstock.task_runners.processes import nursery_process
 from tests.leaks import take_snapshot, wait_for_no_leaks
 
+MEMORY = Path("/dev/shm")
+ROOM = 1 << 30
 _numbers = itertools.count()
 
 # Every new worker of a process pool would load it for itself, which takes most of its test's time.
 nursery_process.preloaded.append("penstock.testing")
+
+# Hundreds of processes load the package, and compile it each if nobody keeps what was compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples every time in CI; new ones in every run elsewhere.
 settings.register_profile("ci", derandomize=True)
@@ -27,9 +34,21 @@ if os.environ.get("CI"):
 
 
 @pytest.fixture(scope="session")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder in which every test has its `PENSTOCK_HOME`."""
-    return tmp_path_factory.mktemp("homes")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the folder in which every test has its `PENSTOCK_HOME`.
+
+    Nearly every test makes a history, writes it to disk and removes it, and where that is a real
+    disk it is half of the test's time. So it lies in memory, if there is room.
+    """
+    if not (
+        MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM and os.access(MEMORY, os.W_OK)
+    ):
+        yield tmp_path_factory.mktemp("homes")
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="penstock-homes-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

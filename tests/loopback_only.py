@@ -18,7 +18,8 @@ import sys
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 _NEW_ROUTE, _REQUEST_ACK_CREATE = 24, 0x405
-_MAIN_TABLE, _DESTINATION, _OUTPUT, _PREFERRED_SOURCE = 254, 1, 4, 7
+_LOCAL_TABLE, _ON_HOST, _LOCAL = 255, 254, 2
+_DESTINATION, _OUTPUT, _PREFERRED_SOURCE = 1, 4, 7
 _OUTSIDE = "8.8.8.8"
 _REQUEST = "16sH14x"
 
@@ -67,12 +68,15 @@ def _start_loopback() -> None:
 
 
 def _route_outside_to_loopback() -> None:
-    """Let one address of the outside lead to loopback, where nobody answers.
+    """Let one address of the outside lead to loopback, where every connection is refused.
 
     Dask and Ray look for the machine's own address by asking which one leads there; it has to be
-    127.0.0.1. Done by a message to the kernel, as `ip route add … dev lo src 127.0.0.1`.
+    127.0.0.1. Ray connects in fact, in each of its processes, and where nobody even refuses it
+    waits for five seconds. Done by a message to the kernel, as
+    `ip route add local … dev lo src 127.0.0.1`.
     """
-    route = struct.pack("BBBBBBBBI", socket.AF_INET, 32, 0, 0, _MAIN_TABLE, 4, 0, 1, 0)
+    head = (socket.AF_INET, 32, 0, 0, _LOCAL_TABLE, 4, _ON_HOST, _LOCAL, 0)
+    route = struct.pack("BBBBBBBBI", *head)
     route += struct.pack("HH4s", 8, _DESTINATION, socket.inet_aton(_OUTSIDE))
     route += struct.pack("HHI", 8, _OUTPUT, socket.if_nametoindex("lo"))
     route += struct.pack("HH4s", 8, _PREFERRED_SOURCE, socket.inet_aton("127.0.0.1"))

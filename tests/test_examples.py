@@ -18,6 +18,10 @@ PRINTED = {
     "retries.py": ([], r"(?s)given up: read-page-3.*/tides +high at 4:10"),
     "async_pages.py": ([], r"60 pages in 6 levels"),
     "subflows.py": ([], r"(?m)^self$"),
+    "look_back.py": (
+        [],
+        r"(?s)longest-line-3 failed: LookupError: there is no .*characters.* lines.*so far: 1",
+    ),
     "dask_pi.py": (["--throws", "60"], r"(?s)o.*\..*pi is about 3\.1"),
 }
 
@@ -50,6 +54,7 @@ def test_example_runs(name: str, penstock_home: Path) -> None:
         ("retries.py", []),
         ("async_pages.py", []),
         ("subflows.py:compare", ["-p", "first=re"]),
+        ("look_back.py", []),
         (
             "dask_pi.py",
             ["-p", "throws=60", "-p", "darts=100", "--runner", "dask", "--workers", "1"],

@@ -25,6 +25,8 @@ from penstock.errors import (
     FailedRun,
     HistoryUnavailable,
     InvalidOptionError,
+    ResultCorrupt,
+    ResultMissing,
     ResultNotKept,
     RunNotFound,
     UnfinishedRun,
@@ -164,7 +166,7 @@ def test_task_run_is_found_by_name_and_id() -> None:
     assert second.name == "row 2-7"
     assert record.task_run("row 2-7") == second
     assert record.task_run(second.id) == second
-    assert record.task_run(second.id.hex[:31]) == second
+    assert record.task_run(second.id.hex) == second
     with pytest.raises(RunNotFound):
         record.task_run("named-2")
     naming()
@@ -193,6 +195,28 @@ def test_result_that_was_not_kept_says_why() -> None:
     assert record.result() == 20_000
     with pytest.raises(ResultNotKept, match="'large-0' was not kept: .* 16 KiB .*persist_result"):
         record.task_run("large-0").result()
+
+
+def test_stored_result_is_loaded_or_missed(penstock_home: Path) -> None:
+    @task(persist_result=True)
+    def large() -> bytes:
+        return bytes(50_000)
+
+    @flow
+    def makes() -> None:
+        large()
+
+    makes()
+    found = penstock.run("@last").task_run("large-0")
+    assert found.result() == bytes(50_000)
+    (stored,) = [path for path in (penstock_home / "results").rglob("*") if path.is_file()]
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ResultCorrupt, match="not what was stored"):
+        found.result()
+    stored.unlink()
+    with pytest.raises(ResultMissing):
+        found.result()
 
 
 def test_result_of_what_did_not_complete_raises() -> None:

@@ -69,6 +69,11 @@ def _apart(html: str) -> str:
     return f"<bdi>{html}</bdi>"
 
 
+def unbroken(html: str) -> str:
+    """Keep a short text on one line."""
+    return f'<span style="white-space:nowrap">{html}</span>'
+
+
 def badge(kind: str, word: str) -> str:
     """Show a state.
 

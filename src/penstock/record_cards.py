@@ -6,13 +6,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from penstock.cards import badge, card, error, facts, message, progress, row, shown, table, title
+from penstock.cards import (
+    badge,
+    card,
+    error,
+    facts,
+    message,
+    progress,
+    row,
+    shown,
+    table,
+    title,
+    unbroken,
+)
 from penstock.states import FINAL_TYPES
 from penstock.wording import ago, duration, error_text, state_word, when
 
 Shape = Mapping[str, Any]
 
 _MOST_RUNS = 20
+_SHORT_ID = 8
 _MOST_PARAMETERS = 12
 _MOST_TAGS = 12
 # How counts are listed, and what each is called.
@@ -60,7 +73,7 @@ def flow_runs_card(runs: Sequence[Shape]) -> str:
     """Show flow runs as a table of the first twenty, in less than 50 KB."""
     if not runs:
         return card("No such runs.")
-    headings = ["run", "name", "flow", "state", "started", "took", "task runs", ""]
+    headings = ["run", "name", "flow", "state", "started", "took", "tasks", ""]
     rows = [row(list(_cells(run))) for run in runs[:_MOST_RUNS]]
     left = len(runs) - _MOST_RUNS
     return card(table(headings, rows), f"<div>and {left:,} more</div>" if left > 0 else "")
@@ -69,13 +82,13 @@ def flow_runs_card(runs: Sequence[Shape]) -> str:
 def _cells(run: Shape) -> Iterator[str]:
     counts = run["counts"]
     number, done = sum(counts.values()), counts.get("COMPLETED", 0)
-    yield f"<code>{shown(run['id'], 8)}</code>".replace("…", "")
+    yield unbroken(f"<code>{shown(run['id'][:_SHORT_ID])}</code>")
     yield f"<bdi>{shown(run['name'], 40)}</bdi>"
     yield f"<bdi>{shown(run['flow'], 40)}</bdi>"
     yield _mark(run)
-    yield shown(when(run["started_at"] or run["created_at"]))
-    yield shown(duration(run["duration"]))
-    yield f"{done:,}" if done == number else f"{done:,}/{number:,}"
+    yield unbroken(shown(when(run["started_at"] or run["created_at"])))
+    yield unbroken(shown(duration(run["duration"])))
+    yield unbroken(f"{done:,}" if done == number else f"{done:,}/{number:,}")
     yield f"<bdi>{shown(_said(run) or '', 60)}</bdi>"
 
 

@@ -18,7 +18,8 @@ from penstock.errors import InvalidOptionError, ResultNotKept
 from penstock.history.base import HistoryReader
 from penstock.history.stores import open_reader
 from penstock.record_cards import task_run_card
-from penstock.results.small import SMALL_RESULT_LIMIT, decode_small
+from penstock.results.kept import load_kept
+from penstock.results.small import SMALL_RESULT_LIMIT
 from penstock.states import State, StateType, failure_of
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class RunRecord:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from start to end, or until it was read; None before the start."""
+        """Seconds from start to end, or until it was read; None where that is not known yet."""
         duration: float | None = self._shape["duration"]
         return duration
 
@@ -141,7 +142,9 @@ class RunRecord:
 
         Raises:
             ResultNotKept: it completed, but its value was not kept; the text says what to do.
-            ResultStorageError: the value was kept elsewhere and is gone or altered.
+            ResultMissing, ResultCorrupt: it is not in its result storage any more, or is not what
+                was stored; nothing was unpickled.
+            ResultStorageError: the storage cannot be used, or the value not be rebuilt here.
             FailedRun, CrashedRun, CancelledRun, UpstreamFailed: it did not complete; the recorded
                 traceback is a note of the exception.
             UnfinishedRun: it is not final yet.
@@ -158,7 +161,7 @@ class RunRecord:
                 f"{SMALL_RESULT_LIMIT // 1024} KiB and nothing asked to keep it, or it cannot be "
                 "pickled. persist_result=True keeps larger ones."
             )
-        return decode_small(*kept)
+        return load_kept(*kept)
 
     def _failure(self) -> BaseException:
         failure = failure_of(self.state)

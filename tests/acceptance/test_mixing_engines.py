@@ -1,18 +1,19 @@
-"""Several engines in one flow: what is true on each of them is true between any two of them."""
+"""Several engines in one flow: what is true on each of them is true between any two of them.
+
+Every worker process that runs one of these tasks loads this module: it imports little.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from penstock import TaskFuture, allow_failure, flow, quote, task, unmapped
 from penstock.errors import CancelledRun, CrashedRun, UpstreamFailed
@@ -27,10 +28,8 @@ from penstock.task_runners import (
 )
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.remote.local_engine import LocalEngine, LocalTaskRunner
-from tests.task_runners.dask.external import external_cluster
-from tests.task_runners.ray.driving import local_ray
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("ray_instance")]
 
 # One line makes a further runner take part in everything here.
 RUNNERS: dict[str, Callable[[str], BaseTaskRunner]] = {
@@ -47,20 +46,6 @@ pairs = pytest.mark.parametrize(
     "names", PAIRS, ids=[f"{a}-{b}".replace(" ", "-") for a, b in PAIRS]
 )
 Pair = tuple[BaseTaskRunner, BaseTaskRunner]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Give the address of a scheduler with two workers of two threads."""
-    with external_cluster(workers=2, nthreads=2) as cluster:
-        yield cluster.address
-
-
-@pytest.fixture(scope="module", autouse=True)
-def instance() -> Iterator[None]:
-    """Have a local Ray initialised, which the runners that use it share."""
-    with local_ray(object_store_memory=500_000_000):
-        yield
 
 
 @pytest.fixture
@@ -558,58 +543,3 @@ def test_an_async_flow_awaits_what_runs_on_several_engines(address: str) -> None
         return [await future for future in futures]
 
     assert asyncio.run(example()) == list(range(1, len(RUNNERS) + 1))
-
-
-# Random graphs.
-
-NODES = st.lists(
-    st.tuples(
-        st.sampled_from([name for name in RUNNERS if name not in ("dask", "processes", "ray")]),
-        st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=3),
-        st.sampled_from(["value", "value", "value", "large", "fails"]),
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@task
-def node(number: int, kind: str, given: list[Any]) -> Any:
-    if kind == "fails":
-        raise LookupError(str(number))
-    total = number + sum(-1 if isinstance(each, Exception) else int(each[0]) for each in given)
-    return (total, b"." * (400_000 if kind == "large" else 10))
-
-
-def expected(nodes: list[Any]) -> list[Any]:
-    values: list[Any] = []
-    for number, (_, parents, kind) in enumerate(nodes):
-        given = [(values[parent % number], allowed) for parent, allowed in parents if number]
-        if any(isinstance(value, str) and not allowed for value, allowed in given):
-            values.append("NotReady")
-        elif kind == "fails":
-            values.append("Failed")
-        else:
-            values.append(number + sum(-1 if isinstance(v, str) else v for v, _ in given))
-    return values
-
-
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(NODES)
-def test_random_graphs_over_engines(nodes: list[Any]) -> None:
-    @flow
-    def example() -> Any:
-        futures: list[Any] = []
-        for number, (name, parents, kind) in enumerate(nodes):
-            runner = RUNNERS[name]("")
-            chosen = [(futures[parent % number], allowed) for parent, allowed in parents if number]
-            arguments = [allow_failure(each) if allowed else each for each, allowed in chosen]
-            futures.append(node.with_options(task_runner=runner).submit(number, kind, arguments))
-        states = [future.wait(30) for future in futures]
-        return {
-            "found": [state.result()[0] if state.is_completed() else state.name for state in states]
-        }
-
-    assert example()["found"] == expected(nodes)

@@ -152,7 +152,7 @@ def penstock(
         [sys.executable, "-c", "from penstock.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         **options,
     )
     if check is not None:

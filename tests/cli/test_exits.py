@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -124,11 +124,12 @@ def test_version(capsys: Captured) -> None:
 
 def test_version_starts_fast() -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        # Of the processor, as tests share theirs with others: the goal is 120 ms on an idle one.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         penstock("version")
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The goal is 120 ms on an idle machine; tests share theirs with others.
     assert min(seconds() for _ in range(5)) < 0.4
 
 

@@ -144,7 +144,11 @@ def test_show_of_a_run_whose_process_is_gone(penstock_home: Path, capsys: Captur
     write_history(penstock_home, Group(flow_runs=[row]))
     if not json_of(capsys, "show")["flow_run"]["stale"]:
         pytest.skip("the history cannot tell on this machine")
-    assert "stale: it was running, but its process 4194305 is gone" in out_of(capsys, "show")
+    assert typed(["show"]) == 0
+    seen = capsys.readouterr()
+    assert "stale: it was running, but its process 4194305 is gone" in seen.out
+    assert "Follow its log" not in seen.err  # nothing more will come
+    assert "Continue it: penstock resume 7f3a01bc" in seen.err
     assert "stale" in out_of(capsys, "ls")
 
 

@@ -64,7 +64,7 @@ def test_distributed_is_missing(file: str) -> None:
         [sys.executable, "-c", WITHOUT_DISTRIBUTED, "run", file, "--runner", "dask"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 69
     assert 'requires `distributed`; install it with: pip install "penstock[dask]"' in done.stderr

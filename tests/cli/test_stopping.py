@@ -94,7 +94,7 @@ def last_state() -> Any:
 def test_second_interrupt_ends_any_run(stubborn: Path, flow: str) -> None:
     code, said, seconds = stopped(stubborn, flow, [signal.SIGINT] * 2)
     assert code == 130, said
-    assert seconds < 8
+    assert seconds < 15
     assert "Traceback" not in said
     state = last_state()
     assert state["type"] == "CRASHED"
@@ -104,14 +104,14 @@ def test_second_interrupt_ends_any_run(stubborn: Path, flow: str) -> None:
 def test_third_interrupt_ends_a_run_at_once(stubborn: Path) -> None:
     code, said, seconds = stopped(stubborn, "in_main_thread", [signal.SIGINT] * 3)
     assert code == 130, said
-    assert seconds < 2.5
+    assert seconds < 5
     assert "Traceback" not in said
 
 
 def test_termination_leaves_a_flow_behind_that_does_not_stop(stubborn: Path) -> None:
     code, said, seconds = stopped(stubborn, "in_main_thread", [signal.SIGTERM])
     assert code == 143, said
-    assert 6 < seconds < 15
+    assert 6 < seconds < 25
     assert "did not stop and was left behind" in said
     assert last_state()["message"] == "Execution was aborted by a termination signal."
 
@@ -140,6 +140,6 @@ def test_interrupt_while_task_runs_are_being_submitted(tmp_path: Path) -> None:
     file.write_text(SUBMITTING)
     code, said, seconds = stopped(file, "main", [signal.SIGINT])
     assert code == 130, said
-    assert seconds < 8
+    assert seconds < 15
     assert "Traceback" not in said
     assert last_state()["type"] == "CRASHED"

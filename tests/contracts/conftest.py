@@ -16,8 +16,10 @@ from tests.task_runners.ray.driving import NarrowRayTaskRunner, local_ray
 
 # More than one cluster in a process: each finds a free port.
 DASHBOARD = {"dashboard_address": "127.0.0.1:0"}
+# Half of what a cluster of threads takes to start, and most of what a worker process loads.
+NO_DASHBOARD = {"dashboard_address": None}
 WORKERS = {"n_workers": 2, "threads_per_worker": 4, **DASHBOARD}
-ONE_WORKER = {"n_workers": 1, "threads_per_worker": 1, **DASHBOARD}
+ONE_WORKER = {"n_workers": 1, "threads_per_worker": 1, **NO_DASHBOARD}
 
 
 @pytest.fixture(scope="session")

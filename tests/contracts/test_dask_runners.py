@@ -23,10 +23,10 @@ from penstock.testing import TaskRunnerContract
 from penstock.testing.final_states import RaisedContract
 from penstock.testing.fixtures import ContractFixtures
 from penstock.testing.lifecycle import LifecycleContract
-from tests.contracts.conftest import DASHBOARD, ONE_WORKER
+from tests.contracts.conftest import NO_DASHBOARD, ONE_WORKER
 from tests.task_runners.dask.external import external_cluster
 
-THREADS = {"processes": False, "n_workers": 1, "threads_per_worker": 4, **DASHBOARD}
+THREADS = {"processes": False, "n_workers": 1, "threads_per_worker": 4, **NO_DASHBOARD}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ class TestTemporaryProcesses(LifecycleContract, RaisedContract, ContractFixtures
 
     @pytest.fixture
     def task_runner(self, lasting_of_dask: None) -> DaskTaskRunner:
-        return DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2})
+        return DaskTaskRunner(cluster_kwargs={**ONE_WORKER, "threads_per_worker": 2})
 
     @pytest.fixture
     def one_worker(self, lasting_of_dask: None) -> DaskTaskRunner:

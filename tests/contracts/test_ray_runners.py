@@ -23,15 +23,20 @@ from tests.task_runners.ray.driving import (
     SpreadRayTaskRunner,
     connected,
     local_ray,
+    no_ray_left,
     two_nodes,
 )
 from tests.task_runners.ray.external import external_ray
+
+# A cluster takes 10 seconds to start, on a busy machine three times that; a server for its client
+# that does not start costs 40 seconds, by Ray's own limits.
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def lent_sockets() -> Iterator[None]:
     """Lend what Ray keeps in the process, also after its shutdown."""
-    with lend_sockets():
+    with lend_sockets(), no_ray_left():
         yield
 
 

@@ -188,9 +188,9 @@ def endless_nesting() -> list[Any]:
 def test_large_values_take_little_time_and_room(make: Callable[[], object]) -> None:
     value = make()
     preview(value)
-    before = time.perf_counter()
+    before = time.thread_time()
     text = preview(value)
-    assert time.perf_counter() - before < 0.02
+    assert time.thread_time() - before < 0.02
     assert len(text) <= LIMIT
     assert len(preview(value, 20)) <= 20
 

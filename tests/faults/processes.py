@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 20.0
+LIMIT = 40.0
 
 
 @dataclass

@@ -20,7 +20,7 @@ from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.dask_runs import LARGE, history, wait_for_line
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("lasting_of_dask")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("lasting_of_dask")]
 COMPLETED = StateType.COMPLETED
 CRASHED = StateType.CRASHED
 

@@ -20,7 +20,7 @@ from tests.faults.dask_runs import LARGE, Proxy, history, wait_for_line
 from tests.faults.processes import run_script
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("lasting_of_dask")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("lasting_of_dask")]
 CRASHED = StateType.CRASHED
 
 

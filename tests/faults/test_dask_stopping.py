@@ -14,7 +14,7 @@ from penstock.testing.ledger import Ledger, wait_until
 from tests.faults.dask_runs import history, wait_for_line, worker_here
 from tests.task_runners.dask.external import external_cluster
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("lasting_of_dask")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("lasting_of_dask")]
 CANCELLED = StateType.CANCELLED
 
 
@@ -54,7 +54,7 @@ def test_g3_a_stuck_worker_thread(
             state = stick.submit().wait()
             assert state is not None
             assert state.name == "TimedOut"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 6
             wait_until(lambda: bool(said()))
             if is_ours:
                 assert where.submit().result() != before

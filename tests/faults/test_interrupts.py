@@ -29,7 +29,7 @@ def slow():
 @task
 def stuck():
     print("started", flush=True)
-    time.sleep(3)
+    time.sleep(30)
 
 @task
 async def slow_async():
@@ -98,7 +98,7 @@ def test_a9_names_what_it_waits_for(penstock_home: Path) -> None:
 
 def test_g1_thread_that_cannot_be_stopped_does_not_hold_up_the_exit(penstock_home: Path) -> None:
     ended = run_script(penstock_home, sync_script("stuck.submit()"), INT)
-    assert ended.seconds < 2.8
+    assert ended.seconds < 10
     assert ended.flow_runs == [INTERRUPTED]
     assert ended.task_runs == ["CANCELLED"]
     assert "1 thread could not be stopped" in ended.output
@@ -111,14 +111,14 @@ def test_a10_ctrl_c_twice_ends_sooner(penstock_home: Path) -> None:
         "example()\n"
     )
     ended = run_script(penstock_home, script, INT, INT, pause=0.5)
-    assert ended.seconds < 3
+    assert ended.seconds < 10
     assert ended.code == -INT
     assert ended.flow_runs == [INTERRUPTED]
 
 
 def test_a10_ctrl_c_thrice_leaves_at_once(penstock_home: Path) -> None:
     ended = run_script(penstock_home, sync_script("stuck.submit()"), INT, INT, INT)
-    assert ended.seconds < 1.5
+    assert ended.seconds < 4
     assert ended.code == -INT
 
 
@@ -133,7 +133,7 @@ def test_a10_ctrl_c_thrice_leaves_at_once(penstock_home: Path) -> None:
 def test_termination(penstock_home: Path, script: str, number: signal.Signals, code: int) -> None:
     ended = run_script(penstock_home, script, number)
     assert ended.code == code, ended.output
-    assert ended.seconds < 6
+    assert ended.seconds < 15
     assert ended.flow_runs == [TERMINATED]
     assert ended.task_runs == ["CANCELLED"]
 
@@ -162,7 +162,7 @@ def test_a11_interrupt_amid_submissions_leaves_nothing_open(penstock_home: Path)
     ended = run_script(penstock_home, sync_script(body), INT)
     assert ended.code == -INT
     assert ended.flow_runs == [INTERRUPTED]
-    assert ended.seconds < 5
+    assert ended.seconds < 15
     assert set(ended.task_runs) <= {"COMPLETED", "CANCELLED"}
 
 
@@ -189,7 +189,7 @@ def test_exit_in_a_flow(penstock_home: Path, head: str) -> None:
 
 
 def test_a17_sudden_exit_leaves_a_consistent_history(penstock_home: Path) -> None:
-    body = "quick.submit(1).result(); slow.submit(); time.sleep(0.5); os._exit(4)"
+    body = "quick.submit(1).result(); slow.submit(); time.sleep(1); os._exit(4)"
     ended = run_script(penstock_home, sync_script(body))
     assert ended.code == 4
     assert ended.flow_runs == [("RUNNING", None)]

@@ -27,15 +27,20 @@ from penstock.task_runners import RayTaskRunner, remote_options
 from penstock.testing.ledger import Gate, Ledger, wait_until
 from tests.faults.dask_runs import LARGE, history, wait_for_line
 from tests.leaks import lend_sockets
-from tests.task_runners.ray.driving import NarrowRayTaskRunner, local_ray, two_nodes
+from tests.task_runners.ray.driving import (
+    NarrowRayTaskRunner,
+    local_ray,
+    no_ray_left,
+    two_nodes,
+)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 RETRIED = ["PENDING", "RUNNING", "AwaitingRetry", "Retrying", "COMPLETED"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def lent_sockets() -> Iterator[None]:
-    with lend_sockets():
+    with lend_sockets(), no_ray_left():
         yield
 
 
@@ -286,9 +291,9 @@ class TestOneInstance:
 
         @flow(task_runner=NarrowRayTaskRunner())
         def example() -> Any:
-            return deeper.submit(3).result()
+            return deeper.submit(2).result()
 
-        assert example() == 15
+        assert example() == 7
 
     def test_d8_an_initialised_ray_is_left_running(self, caplog: pytest.LogCaptureFixture) -> None:
         @flow(task_runner=RayTaskRunner())

@@ -16,7 +16,7 @@ from penstock.testing.ledger import wait_until
 from tests.leaks import lend_sockets
 from tests.task_runners.ray.external import external_ray
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -364,4 +364,4 @@ def test_write_is_on_its_way_within_the_rhythm() -> None:
         began = monotonic()
         recorder.record(ENDED, end(new_run(Live())))
         assert store.reached.wait(PATIENCE)
-        assert monotonic() - began < 20 * module.GROUP_SECONDS
+        assert monotonic() - began < 100 * module.GROUP_SECONDS

@@ -18,11 +18,12 @@ import pytest
 
 from penstock.errors import HistoryCorrupt, PenstockError
 from penstock.history.base import Group
+from penstock.history.leases import STALE_SECONDS
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.reading import SQLiteReader
 from penstock.history.schema import APPLICATION_ID, MIGRATIONS
 from penstock.history.sqlite import SQLiteStore
-from penstock.history.staleness import LONGEST_SILENCE, Staleness, staleness_of
+from penstock.history.staleness import Staleness, staleness_of
 from tests.history.rows import START, flow_run_row, new_id, task_run_row
 
 SECOND = 1_000_000_000
@@ -47,7 +48,7 @@ def beat(driver: dict[str, Any], seconds_ago: float) -> dict[str, Any]:
         (GONE, beat(HERE, 60), None),
         (HERE, beat(GONE, 1), Staleness(NOW - SECOND, f"its process {NOBODY} is gone")),
         (GONE, beat(ELSEWHERE, 3), None),
-        (HERE, beat(ELSEWHERE, LONGEST_SILENCE), None),
+        (HERE, beat(ELSEWHERE, STALE_SECONDS), None),
         (
             HERE,
             beat(ELSEWHERE, 12.5),

@@ -76,9 +76,9 @@ def test_large_value_costs_little(kind: str) -> None:
     encode_small(1)
     tracemalloc.start()
     try:
-        began = time.perf_counter()
+        began = time.thread_time()
         assert encode_small(value) == (None, None)
-        seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+        seconds, (_, peak) = time.thread_time() - began, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 5_000_000

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from penstock.runtime import loops
 from penstock.runtime.loops import FlowLoop, LoopAlarm, PassingLoop, is_loop_thread, running_loop
 
 word: ContextVar[str] = ContextVar("word", default="none")
@@ -89,19 +90,23 @@ def test_spawn_from_many_threads() -> None:
     loop.close()
 
 
-def test_loop_that_is_blocked_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    loop, begun = FlowLoop(), threading.Event()
+def test_loop_that_is_blocked_is_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "_JOIN_SECONDS", 0.1)
+    loop, begun, released = FlowLoop(), threading.Event(), threading.Event()
 
     async def block() -> None:
         begun.set()
-        time.sleep(1.3)
+        released.wait(30)
 
     loop.spawn(block)
     begun.wait(5)
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "penstock.runtime"):
         loop.close()
-    assert time.monotonic() - began < 1.25
+    assert time.monotonic() - began < 10
+    released.set()
     assert "1 event loop could not be stopped" in caplog.text
 
 

@@ -14,7 +14,7 @@ from penstock.errors import BlockingWaitError, DeadlockError
 from penstock.task_runners import ConcurrentTaskRunner
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @task

@@ -22,7 +22,7 @@ from penstock.task_runners import (
     TaskConcurrencyType,
 )
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 Call = Callable[[], Awaitable[State]]
 
 

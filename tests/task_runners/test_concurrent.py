@@ -15,7 +15,7 @@ from penstock import flow, task
 from penstock.task_runners import ConcurrentTaskRunner, TaskConcurrencyType
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 word: ContextVar[str] = ContextVar("word", default="none")
 
 
@@ -59,7 +59,7 @@ def cancel_in_time(future: Any, ready: Any) -> None:
     assert future.wait(timeout=5) is not None
     assert future.cancelled()
     assert future.cancel() is False
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_g5_cancel_in_every_phase() -> None:

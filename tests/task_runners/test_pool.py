@@ -18,7 +18,7 @@ from penstock.task_runners.pool import PoolSlot, WorkerPool
 from penstock.task_runners.queues import CallQueue
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 
 class Meter:

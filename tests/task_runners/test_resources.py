@@ -23,7 +23,7 @@ from penstock.task_runners.accounts import Account, Ledger
 from penstock.task_runners.capacity import Machine
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 CPUS = 3
 
 

@@ -11,7 +11,7 @@ import pytest
 from penstock import flow, task
 from penstock.task_runners import ConcurrentTaskRunner, SequentialTaskRunner, TaskConcurrencyType
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @task

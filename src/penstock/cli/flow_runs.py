@@ -229,7 +229,7 @@ def _write_error(session: Session, run: dict[str, Any], failures: list[Failure])
 def _next_steps(run: dict[str, Any], failures: list[Failure]) -> list[str]:
     run_id = short(run["id"])
     lines = []
-    if run["state"]["type"] not in FINAL:
+    if run["state"]["type"] not in FINAL and not run["stale"]:
         lines.append(f"Follow its log: penstock logs {run_id} -f")
     elif failures:
         lines.append(f"Look further: penstock tasks {run_id} --state failed")

@@ -15,7 +15,7 @@ from penstock.states import FINAL_TYPES, to_datetime
 
 _ID_LENGTH = 16
 _FINAL = frozenset(state.value for state in FINAL_TYPES)
-_IDS_IN_DETAIL = {"parent_task_run_id", "subflow_run_id"}
+_IDS_IN_DETAIL = {"parent_task_run_id", "subflow_run_id", "cached_from"}
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 Row = Mapping[str, Any]
@@ -58,7 +58,7 @@ def flow_run_shape(
         "parameters": _parsed(row["parameters"], {}),
         "tags": _parsed(row["tags"], []),
         "runner": row["runner"],
-        **_times(row, since),
+        **_times(row, staleness),
         "counts": counts,
         "stale": staleness is not None,
         "stale_since": time_text(since),
@@ -135,20 +135,19 @@ def _state(row: Row) -> dict[str, Any]:
     }
 
 
-def _times(row: Row, last_sign: int | None = None) -> dict[str, Any]:
+def _times(row: Row, staleness: Staleness | None = None) -> dict[str, Any]:
     """Give the times and the duration in seconds: up to now while it runs, None before.
 
-    Args:
-        last_sign: when a run that is stale was last known to run; nanoseconds since 1970.
+    A run that is stale took until its last sign of life; where there was none nobody knows.
     """
-    started, ended = row["started_at"], row["ended_at"]
-    running = started is not None and row["state"] not in _FINAL
-    until = (last_sign or time_ns()) if running else ended
+    started, until = row["started_at"], row["ended_at"]
+    if row["state"] not in _FINAL:
+        until = time_ns() if staleness is None else staleness.since
     known = started is not None and until is not None
     return {
         "created_at": time_text(row["created_at"]),
         "started_at": time_text(started),
-        "ended_at": time_text(ended),
+        "ended_at": time_text(row["ended_at"]),
         "duration": max(until - started, 0) / 1e9 if known else None,
     }
 

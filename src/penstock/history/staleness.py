@@ -1,7 +1,7 @@
 """Tell whether a flow run that is not final has lost its driver. Derived on reading, never written.
 
 A driver on this host is asked for by its pid and start time. One elsewhere cannot be asked; it
-gives a sign of life at least every 3.4 s, in the row of `leases` of the outermost flow run.
+shows life every few seconds in the row of `leases` of the outermost flow run.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from penstock.history.leases import STALE_SECONDS
 from penstock.history.owners import host_name, is_gone
-
-LONGEST_SILENCE = 12.0
-"""Seconds without a sign of life after which a driver on another host counts as lost."""
 
 _SECOND = 1_000_000_000
 
@@ -51,7 +49,7 @@ def staleness_of(flow_run: Row, lease: Row | None, now: int) -> Staleness | None
     if host == host_name() and isinstance(pid, int):
         gone = is_gone(host, pid, driver["pid_started_at"])
         return Staleness(since, f"its process {pid} is gone") if gone else None
-    if since is None or now - since <= LONGEST_SILENCE * _SECOND:
+    if since is None or now - since <= STALE_SECONDS * _SECOND:
         return None
     silent = (now - since) // _SECOND
     return Staleness(since, f"no sign of life from {host or 'its host'} for {silent:,} s")

@@ -31,6 +31,8 @@ class Header(NamedTuple):
         flow_key: the id of the flow run as 16 bytes.
         log_level, loggers: what is recorded of logging, as in the driver's settings.
         results: which results are kept where: a pickled `ResultPolicy`; None outside flow runs.
+        epoch: how many drivers the flow run had before.
+        has_kept: task runs may have completed before: the driver is to be asked.
     """
 
     reply_to: Any
@@ -44,6 +46,8 @@ class Header(NamedTuple):
     log_level: int
     loggers: tuple[str, ...]
     results: bytes | None = None
+    epoch: int = 0
+    has_kept: bool = False
 
 
 class Item(NamedTuple):
@@ -58,6 +62,7 @@ class Item(NamedTuple):
         data: the packed arguments.
         waits_for: keys of task runs of the same bundle that must have completed.
         is_suspect: it may have killed a worker: its start is confirmed before it begins.
+        inside: ids of the cached runs that it is inside of.
     """
 
     key: bytes
@@ -73,6 +78,7 @@ class Item(NamedTuple):
     data: bytes
     waits_for: tuple[bytes, ...]
     is_suspect: bool
+    inside: tuple[bytes, ...] = ()
 
 
 class Sent(NamedTuple):

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
 from penstock.errors import CrashedRun, WorkerLost
+from penstock.remote.caching import CacheRequests
 from penstock.remote.engine import given_elsewhere
 from penstock.remote.failures import state_to_record
+from penstock.remote.kept_here import KeptHere
 from penstock.remote.messages import ANSWER, END
 from penstock.remote.parcels import unpack, unpack_code
 from penstock.remote.snapshots import Mirrors
@@ -50,7 +52,15 @@ class Requests:
         self._live = live
         self._header = header
         self._mirrors = Mirrors(live, self._run_that_is_open)
+        self._caching = CacheRequests(live, self._mirrors.run_of, self._answer)
         self._known: dict[bytes, TaskRun] = live.exported
+        kept = KeptHere(live, self._mirrors)
+        self._kept_questions: dict[str, Callable[..., Any]] = {
+            "kept": kept.kept,
+            "kept in": kept.kept_in,
+            "below": kept.below,
+            "below in": kept.below_in,
+        }
         self._queue: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None]
         self._queue = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -71,6 +81,8 @@ class Requests:
         elif kind == "looked":
             # At once: the end of the task run that looked comes next.
             self._look_at(*what)
+        elif kind == "unkeyed":
+            self._caching.note_unkeyed(*what)
         elif kind == "watch":
             self._later(self._watch, worker, *what)
         else:
@@ -79,10 +91,18 @@ class Requests:
                 self._tell_number(asked_by, number, *rest)
             elif question == "value":
                 self._find_value(asked_by, number, *rest)
+            elif question in self._kept_questions:
+                self._later(self._tell_kept, asked_by, number, question, *rest)
+            elif question == "cache":
+                self._later(self._caching.consult, asked_by, number, *rest)
             elif question == "parameters":
                 self._later(self._tell_parameters, asked_by, number)
             else:
                 self._later(self._cancel, asked_by, number, *rest)
+
+    def _tell_kept(self, worker: str, number: int, question: str, *what: Any) -> None:
+        """Answer whether something need not run again."""
+        self._answer(worker, number, self._kept_questions[question](*what))
 
     def _find_value(self, worker: str, number: int, key: bytes) -> None:
         """Tell a worker, which could not find a kept value, where it is once it is there."""

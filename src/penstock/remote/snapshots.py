@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penstock.core.caching import CacheNote
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
 from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
@@ -38,13 +39,17 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     fields = {name: getattr(subject, name) for name in _ALWAYS}
     fields["type"] = subject.type.value
     fields.update((name, held[name]) for name in _RARELY if held.get(name) is not None)
+    if held.get("cache") is not None:
+        fields["cache"] = tuple(held["cache"][:2])
     last = subject.last
     if last is not None:
         fields["last"] = (last.type.value, last.special_name, last.message, last.at)
         if isinstance(last.data, BaseException) and not held.get("looked_at"):
             # The flow run may have to raise it.
             fields["problem"] = state_to_record(last)
-    fields["definition"] = (subject.definition.key, subject.definition.name)
+    definition = subject.definition
+    source = getattr(definition, "source", None)
+    fields["definition"] = (definition.key, definition.name, source)
     if isinstance(subject, FlowRun):
         fields["parent"] = None if subject.parent is None else subject.parent.key
         return ("flow run", fields, subject.key)
@@ -59,9 +64,10 @@ class _Definition:
     parameter_names: tuple[str, ...] = ()
     hooks: Mapping[StateType, Sequence[Callable[..., Any]]] = {}
 
-    def __init__(self, key: str, name: str) -> None:
+    def __init__(self, key: str, name: str, source: str | None) -> None:
         self.key = key
         self.name = name
+        self.source = source
 
 
 class _MirroredFlowRun:
@@ -89,6 +95,10 @@ class Mirrors:
         self._numbers: OrderedDict[bytes, int] = OrderedDict()
         self._lost: OrderedDict[bytes, None] = OrderedDict()
         self._is_closed = False
+        # Identities of runs that were told to their workers, and are none of theirs to compute.
+        self.identities: dict[bytes, bytes | None] = {}
+        # Counts of subflow runs that workers continue.
+        self.continued: dict[bytes, dict[int, dict[str, int]]] = {}
 
     def take(self, kind: int, what: tuple[str, Any, bytes | None]) -> None:
         """Record a change that happened on a worker."""
@@ -107,8 +117,8 @@ class Mirrors:
         """Give a task run that is open, here or with a worker."""
         if key is None:
             return None
-        run: TaskRun | None = self._runs.get(key)
-        return self._open_run(key) if run is None else run
+        run = self._runs.get(key)
+        return run if isinstance(run, TaskRun) else self._open_run(key)
 
     def number_of(self, key: bytes) -> int | None:
         """Give the number of a mirrored task run; None when there is no such run."""
@@ -196,6 +206,7 @@ class Mirrors:
             run = FlowRun(definition, key, fields["created_at"], fields["name"])
             above = self._live.ledger
             ledger = Ledger(key, above.epoch, above.lease)
+            ledger.take_up(self.continued.get(key, {}))
             mirrored = self._flows[key] = _MirroredFlowRun(run, ledger)
             run.live = mirrored
         run = mirrored.flow_run
@@ -223,7 +234,9 @@ class Mirrors:
             if is_ours:
                 self._live.enrol(run)
                 identity = fields.get("identity")
-                if identity is not None:
+                if key in self.identities:
+                    run.identity = self.identities.pop(key)
+                elif identity is not None:
                     parent = self.run_of(fields.get("parent_key"))
                     run.identity = self._live.identify(identity, parent)
             elif flow_key is not None:
@@ -232,9 +245,12 @@ class Mirrors:
             for counted_here in ("identity", "number", "task_number"):
                 fields.pop(counted_here, None)
         _apply(run, fields)
+        told = run.cached_by.end(run) if kind == ENDED and run.cached_by is not None else None
         self._recorder.record(kind, run)
         if kind == ENDED and run.last is not None:
             self._note_end(run, run.last)
+        if told is not None:
+            told()
 
     def _note_end(self, run: TaskRun, state: State) -> None:
         """Take that the end of a task run is recorded."""
@@ -252,6 +268,9 @@ class Mirrors:
 
 def _apply(run: Run, fields: dict[str, Any]) -> None:
     last, problem = fields.pop("last", None), fields.pop("problem", None)
+    cache = fields.pop("cache", None)
+    if cache is not None and isinstance(run, TaskRun) and run.cache is None:
+        run.cache = CacheNote(*cache)
     fields.pop("definition")
     run.type = StateType(fields.pop("type"))
     run.__dict__.update(fields)

@@ -17,6 +17,8 @@ from penstock.errors import InvalidOptionError
 Buffer = bytes | bytearray | memoryview
 Part = Sequence[Buffer]
 """Bytes that belong together, in pieces."""
+ALONE = "tasks"
+"""Where results of task runs lie that belong to no flow run."""
 MOST_SEGMENTS = 16
 LONGEST_SEGMENT = 128
 

@@ -28,8 +28,8 @@ _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "sftp": "paramiko"}
 _ONLY_HERE = frozenset({"memory"})
 _LASTING = (
-    PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, ImportError,
-    TypeError, ValueError, NotImplementedError, AttributeError, LookupError,
+    PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError,
+    ImportError, TypeError, ValueError, NotImplementedError, AttributeError, LookupError,
 )  # fmt: skip
 _LASTING_NAMES = frozenset(
     {

@@ -13,16 +13,13 @@ from typing import Any, NamedTuple
 from penstock.core.previews import mask_secrets
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.results.base import Serializer, checked_object_name
+from penstock.results.base import ALONE, Serializer, checked_object_name
 from penstock.results.container import pack
 from penstock.results.references import STORED, Reference
 from penstock.results.serializers import checked_serializer
 from penstock.results.small import SMALL_RESULT_LIMIT, encode_small
 from penstock.results.storage import checked_location, open_storage
 from penstock.settings import Settings
-
-ALONE = "tasks"
-"""Where results of task runs lie that belong to no flow run."""
 
 
 class ResultOptions(NamedTuple):

@@ -14,9 +14,8 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from penstock.errors import ResultStorageError
-from penstock.results.base import ResultStorage, Stored
+from penstock.results.base import ALONE, ResultStorage, Stored
 from penstock.results.container import MOST_HEAD_BYTES, open_head
-from penstock.results.policy import ALONE
 
 OLD_SECONDS = 3600.0
 """The age from which on, in seconds, an object is not one that is just being recorded."""

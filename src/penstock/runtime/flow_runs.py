@@ -45,7 +45,7 @@ from penstock.runtime.logs import install_log_handler
 from penstock.runtime.making import flow_run_name, make_flow_run, make_ledger
 from penstock.runtime.prints import record_prints
 from penstock.runtime.recording import recorder_for
-from penstock.runtime.resumption import Resumption
+from penstock.runtime.resumption import RecordedResumption, Resumption
 from penstock.runtime.signals import caught_signals, caught_signals_async
 from penstock.runtime.task_runs import (
     await_retry,
@@ -138,7 +138,9 @@ class FlowExecution:
     def _make_live(self, name: str, runner: Any, loop: Any, resumption: Resumption | None) -> None:
         flow, parent, recorder = self.flow, self.parent, self.recorder
         if resumption is None and self.stand_in is not None:
-            resumption = self._subflow_resumption(self.stand_in)
+            # What an earlier driver's run of this very subflow has already.
+            live = self.stand_in.live
+            resumption = None if live is None else live.below(self.stand_in)
         run = make_flow_run(flow, self.values, name, parent, self.stand_in, resumption)
         run.recorder = recorder
         run.results = self._results
@@ -151,11 +153,6 @@ class FlowExecution:
         if ledger.lease is not None and self.is_outermost:
             ledger.lease.when_lost = self._lose
         recorder.record(CHANGED, run)
-
-    def _subflow_resumption(self, stand_in: TaskRun) -> Resumption | None:
-        """Give what an earlier driver's run of this very subflow has already."""
-        above = None if stand_in.live is None else stand_in.live.resumption
-        return None if above is None else above.below(stand_in.identity)
 
     # The whole run.
 
@@ -260,7 +257,7 @@ class FlowExecution:
             run.kept, run.kept_codec = held_of(state)
         elif isinstance(problem := problem_in(state), BaseException):
             run.error = describe(problem)
-        if self.is_outermost and self.live.resumption is not None:
+        if isinstance(self.live.resumption, RecordedResumption) and self.is_outermost:
             self.live.resumption.tell(run)
         self.recorder.record(ENDED, run)
         try:
@@ -280,7 +277,7 @@ class FlowExecution:
         if self.is_outermost:
             if self.live.ledger.lease is not None:
                 self.recorder.let_go(self.live.ledger.lease)
-            if self.live.resumption is not None:
+            if isinstance(self.live.resumption, RecordedResumption):
                 self.live.resumption.close()
 
     def _lose(self) -> None:

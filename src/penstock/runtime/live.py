@@ -130,6 +130,10 @@ class LiveFlowRun(VisibleFlowRun):
             self.total += 1
         return kept
 
+    def below(self, stand_in: TaskRun) -> Resumption | None:
+        """Give what a subflow run has already that was begun before and did not complete."""
+        return None if self.resumption is None else self.resumption.below(stand_in)
+
     def enrol(self, run: TaskRun) -> None:
         """Number a new task run of this flow run."""
         task = run.definition

@@ -18,7 +18,7 @@ from penstock.runtime.context import current_run
 from penstock.runtime.direct import told
 from penstock.runtime.flow_runs import FlowExecution
 from penstock.runtime.recording import recorder_for
-from penstock.runtime.resumption import Resumption
+from penstock.runtime.resumption import RecordedResumption
 from penstock.settings import Settings, load_settings
 from penstock.states import State, StateType
 
@@ -98,7 +98,7 @@ def _claimed(
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
     return FlowExecution(
-        flow, values, None, resumption=Resumption(reader, now, epoch, rerun_changed)
+        flow, values, None, resumption=RecordedResumption(reader, now, epoch, rerun_changed)
     )
 
 

@@ -10,6 +10,7 @@ What was noted is told once for each task, when the flow run ends.
 
 from __future__ import annotations
 
+import abc
 import json
 import logging
 from collections import Counter
@@ -35,13 +36,67 @@ NOT_KEPT = (
 NO_IDENTITY = "are run, whether they had completed or not: their inputs have no identity"
 
 
-class Resumption:
+class Resumption(abc.ABC):
     """What one flow run has already. Thread-safe.
+
+    Attributes:
+        epoch: the number of this driver.
+        row: the flow run as it was left, the columns of `resumable_flow_run.sql`.
+        tasks, counts: those of the drivers before.
+    """
+
+    def __init__(self, resumable: Resumable, epoch: int) -> None:
+        self.epoch = epoch
+        self.row = resumable.row
+        self.tasks = resumable.tasks
+        self.counts = resumable.counts
+
+    @abc.abstractmethod
+    def find(self, task: Any, identity: bytes | None) -> KeptRow | None:
+        """Give what is kept of a completed task run of that identity, if it need not run again.
+
+        Args:
+            task: its `name` and `source`.
+        """
+
+    @abc.abstractmethod
+    def below(self, stand_in: TaskRun) -> Resumption | None:
+        """Give what a subflow run has already that was begun before and did not complete."""
+
+    def revive(self, run: TaskRun) -> bool:
+        """Make a new task run the recorded one, if it completed and is kept; tell whether."""
+        row = self.find(run.definition, run.identity)
+        if row is None:
+            return False
+        revive(run, row)
+        return True
+
+    def recorded_task(self, task: Any) -> RecordedTask | None:
+        """Give the record of a task; of several, the last whose code is the present one."""
+        same = [each for each in self.tasks if (each.key, each.name) == (task.key, task.name)]
+        fitting = [each for each in same if not _differ(each.source, task.source)]
+        return fitting[-1] if fitting else None
+
+    def last_number(self, task: Any) -> int:
+        """Give the highest n that a run of a task has in its name "<task>-<n>"; -1: none."""
+        same = (each.last for each in self.tasks if each.name == task.name)
+        return max(same, default=-1)
+
+    def continue_run(self, run: FlowRun) -> None:
+        """Give a flow run what it had when it was left."""
+        row = self.row
+        run.created_at = row["created_at"]
+        run.started_at = row["started_at"]
+        run.attempt = row["attempt"] or 0
+        run.transitions = passed_states(row)
+        run.recorded = StateType.RUNNING
+
+
+class RecordedResumption(Resumption):
+    """What a flow run has already, by the history.
 
     Args:
         reader: a reader of the history, kept open until `close`.
-        resumable: the flow run as it was left.
-        epoch: the number of this driver.
         rerun_changed: run completed task runs again whose code has changed.
         notes: how many task runs are kept or run again, and why; shared with subflow runs.
     """
@@ -54,35 +109,22 @@ class Resumption:
         rerun_changed: bool = False,
         notes: Counter[tuple[str, str]] | None = None,
     ) -> None:
-        self.epoch = epoch
-        self.row = resumable.row
-        self.tasks = resumable.tasks
-        self.counts = resumable.counts
+        super().__init__(resumable, epoch)
         self._reader = reader
-        self._resumable = resumable
+        self._subflows = resumable.subflows
         self._rerun_changed = rerun_changed
         self._notes: Counter[tuple[str, str]] = Counter() if notes is None else notes
         self._kept = reader.kept_runs(self.row["id"].hex())
         self._sources = {task.number: task.source for task in resumable.tasks}
-        self._changed: dict[tuple[int, int], bool] = {}
-
-    def revive(self, run: TaskRun) -> bool:
-        """Make a new task run the recorded one, if it completed and is kept; tell whether."""
-        row = self.find(run.definition, run.identity)
-        if row is None:
-            return False
-        revive(run, row)
-        return True
 
     def find(self, task: Any, identity: bytes | None) -> KeptRow | None:
-        """Give what is kept of a completed task run of that identity, if it need not run again."""
         if identity is None:
             self._notes[task.name, NO_IDENTITY] += 1
             return None
         row = self._kept.find(identity)
         if row is None:
             return None
-        is_changed = self._is_changed(task, row.task)
+        is_changed = _differ(self._sources.get(row.task), task.source)
         refused = self._why_run_again(row, is_changed)
         if refused is not None:
             self._notes[task.name, refused] += 1
@@ -101,40 +143,21 @@ class Resumption:
             return None if problem is None else f"are run again: {problem}"
         return None
 
-    def _is_changed(self, task: Any, number: int) -> bool:
-        key = (id(task), number)
-        changed = self._changed.get(key)
-        if changed is None:
-            changed = self._changed[key] = _differ(self._sources.get(number), task.source)
-        return changed
+    def below(self, stand_in: TaskRun) -> RecordedResumption | None:
+        return self.below_identity(stand_in.identity)
 
-    def recorded_task(self, task: Any) -> RecordedTask | None:
-        """Give the record of a task; of several, the last whose code is the present one."""
-        same = [each for each in self.tasks if (each.key, each.name) == (task.key, task.name)]
-        fitting = [each for each in same if not _differ(each.source, task.source)]
-        return fitting[-1] if fitting else None
-
-    def last_number(self, task: Any) -> int:
-        """Give the highest n that a run of a task has in its name "<task>-<n>"; -1: none."""
-        same = (each.last for each in self.tasks if each.name == task.name)
-        return max(same, default=-1)
-
-    def below(self, identity: bytes | None) -> Resumption | None:
-        """Give what a subflow run has already that was begun before and did not complete."""
-        id = None if identity is None else self._resumable.subflows.get(identity)
+    def below_identity(self, identity: bytes | None) -> RecordedResumption | None:
+        """Give what the subflow run has already for which a task run of that identity stood."""
+        id = None if identity is None else self._subflows.get(identity)
         if id is None:
             return None
-        resumable = self._reader.resumable(id.hex())
-        return Resumption(self._reader, resumable, self.epoch, self._rerun_changed, self._notes)
-
-    def continue_run(self, run: FlowRun) -> None:
-        """Give a flow run what it had when it was left."""
-        row = self.row
-        run.created_at = row["created_at"]
-        run.started_at = row["started_at"]
-        run.attempt = row["attempt"] or 0
-        run.transitions = passed_states(row)
-        run.recorded = StateType.RUNNING
+        return RecordedResumption(
+            self._reader,
+            self._reader.resumable(id.hex()),
+            self.epoch,
+            self._rerun_changed,
+            self._notes,
+        )
 
     def tell(self, flow_run: FlowRun) -> None:
         """Say in the log which task runs were kept or run again against expectation, and why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.testing.arguments import ArgumentsContract
+from penstock.testing.caching import CachingContract
 from penstock.testing.calling import CallingContract
 from penstock.testing.cancellation import CancellationContract, OrderContract
 from penstock.testing.context import (
@@ -22,6 +23,7 @@ from penstock.testing.final_states import (
 )
 from penstock.testing.fixtures import ContractFixtures
 from penstock.testing.futures import FuturesContract, WaitingContract
+from penstock.testing.kept_results import KeptResultsContract
 from penstock.testing.lifecycle import LifecycleContract
 from penstock.testing.mapping import MappingContract
 from penstock.testing.nesting import NestedTasksContract, SubflowsContract
@@ -36,6 +38,7 @@ class FlowsContract(
     CallingContract,
     ArgumentsContract,
     ResultsContract,
+    KeptResultsContract,
     FuturesContract,
     WaitingContract,
     DependenciesContract,
@@ -44,6 +47,7 @@ class FlowsContract(
     FailuresContract,
     CrashesContract,
     RetriesContract,
+    CachingContract,
     TimeoutsContract,
     RaisedContract,
     AggregatedContract,

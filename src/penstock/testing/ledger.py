@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 DEADLINE = 10.0
+PATIENCE = 30.0  # seconds that evidence may take: a worker starts slowly on a busy machine
 POLL_INTERVAL = 0.004
 
 
@@ -42,7 +43,7 @@ class Ledger:
         return Path(self.path).read_text(encoding="utf-8").splitlines()
 
     def wait_for(self, line: str) -> None:
-        """Block until a line was written, at most `DEADLINE` seconds."""
+        """Block until a line was written, at most `PATIENCE` seconds."""
         wait_until(lambda: line in self.lines())
 
 
@@ -65,10 +66,10 @@ class Gate:
         return os.path.exists(self.path)
 
     def wait(self) -> None:
-        """Block until the gate is open, at most `DEADLINE` seconds."""
+        """Block until the gate is open, at most `PATIENCE` seconds."""
         wait_until(self.is_open)
 
-    async def wait_async(self, seconds: float = DEADLINE) -> None:
+    async def wait_async(self, seconds: float = PATIENCE) -> None:
         """Await the opening of the gate, at most so many seconds."""
         await wait_until_async(self.is_open, seconds)
 
@@ -77,16 +78,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     """Block until a condition holds.
 
     Raises:
-        TimeoutError: It did not hold within `DEADLINE` seconds.
+        TimeoutError: It did not hold within `PATIENCE` seconds.
     """
-    give_up_at = time.monotonic() + DEADLINE
+    give_up_at = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > give_up_at:
-            raise TimeoutError(f"the condition did not hold within {DEADLINE} seconds")
+            raise TimeoutError(f"the condition did not hold within {PATIENCE} seconds")
         time.sleep(POLL_INTERVAL)
 
 
-async def wait_until_async(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
+async def wait_until_async(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Await a condition without blocking the loop.
 
     Raises:

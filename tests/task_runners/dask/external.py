@@ -21,7 +21,7 @@ from typing import Any
 import distributed
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 30.0  # seconds until a process must be up
+PATIENCE = 60.0  # seconds until a process must be up
 ROOT = Path(__file__).resolve().parents[3]
 
 Process = subprocess.Popen[bytes]

@@ -17,7 +17,7 @@ from penstock.task_runners import DaskTaskRunner, get_dask_client
 from penstock.task_runners.dask.engine import DaskEngine
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 NAMES = ("worker-0", "worker-1")
 
 

@@ -20,7 +20,7 @@ from penstock.task_runners import DaskTaskRunner, get_async_dask_client, get_das
 from tests.task_runners.dask.driving import THREADS, started
 from tests.task_runners.dask.external import ExternalCluster
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 
 def compute() -> Any:

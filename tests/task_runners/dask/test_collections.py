@@ -19,7 +19,7 @@ from penstock import flow, task, wait
 from penstock.task_runners import DaskTaskRunner, get_async_dask_client, get_dask_client
 from tests.task_runners.dask.external import ExternalCluster
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 ONE_THREAD = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
 
 

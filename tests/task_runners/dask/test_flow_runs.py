@@ -17,7 +17,7 @@ from tests.task_runners.dask.driving import THREADS
 from tests.task_runners.dask.external import ExternalCluster
 from tests.task_runners.dask.test_cluster import CREATING, cluster_elsewhere
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 
 @task

@@ -21,7 +21,7 @@ from penstock.task_runners.dask import worker as worker_side
 from tests.task_runners.dask.driving import THREADS
 from tests.task_runners.dask.external import ExternalCluster, external_cluster
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture(scope="module")

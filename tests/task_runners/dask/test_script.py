@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 SCRIPT = """
 import multiprocessing, os, sys
@@ -31,7 +31,7 @@ def run(folder: Path, last_line: str) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(SCRIPT + last_line)
     return subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, cwd=folder
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=80, cwd=folder
     )
 
 

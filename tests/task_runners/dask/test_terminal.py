@@ -15,7 +15,7 @@ import pytest
 
 from penstock.testing.ledger import wait_until
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(90)
 
 
 DRIVER = """

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 50.0  # seconds until the head must answer
+PATIENCE = 100.0  # seconds until the head must answer
 ROOT = Path(__file__).resolve().parents[3]
 
 

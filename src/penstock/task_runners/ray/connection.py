@@ -33,6 +33,8 @@ _CLIENT = "ray://"
 _NEEDLESS = ("SIGTERM handler is not set", "Token authentication is enabled")
 _SHUTDOWN_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
+_CLIENT_ATTEMPTS = 3
+_NOT_STARTED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
 _lock = threading.Lock()
 _ours: _OurRay | None = None
 
@@ -121,7 +123,7 @@ def _initialise(settings: RayTaskRunner, logger: logging.Logger) -> None:
             del kwargs["logging_level"]
     ours = _OurRay(address)
     try:
-        context = ours.call(lambda: _init(kwargs))
+        context = ours.call(lambda: _init_patiently(kwargs, logger))
     except BaseException as exc:
         ours.end()
         if not isinstance(exc, Exception):
@@ -133,9 +135,30 @@ def _initialise(settings: RayTaskRunner, logger: logging.Logger) -> None:
         logger.info("The Ray UI is available at %s", _url(dashboard))
 
 
+def _init_patiently(kwargs: dict[str, Any], logger: logging.Logger) -> Any:
+    """Initialise Ray, again if the cluster could not start the server of a client.
+
+    The cluster forks it while other threads of its use gRPC, and that sometimes crashes.
+    """
+    for _ in range(1, _CLIENT_ATTEMPTS):
+        try:
+            return _init(kwargs)
+        except ConnectionAbortedError as exc:
+            if not any(said in str(exc) for said in _NOT_STARTED):
+                raise
+            logger.warning("The Ray cluster could not start a server for this client; once more.")
+    return _init(kwargs)
+
+
 def _init(kwargs: dict[str, Any]) -> Any:
     with _quiet():
-        return ray.init(**kwargs)
+        try:
+            return ray.init(**kwargs)
+        except BaseException:
+            # A client that could not connect leaves the process in client mode, in which no
+            # local instance can be told from none.
+            ray.shutdown()
+            raise
 
 
 def _local_kwargs(given: dict[str, Any]) -> dict[str, Any]:

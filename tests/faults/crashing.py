@@ -85,7 +85,7 @@ def crash_while_resuming(story: Story, points: Sequence[str]) -> int:
     return code
 
 
-def kill_at_random(story: Story, dice: random.Random, most: int = 4) -> int:
+def kill_at_random(story: Story, dice: random.Random, most: int) -> int:
     """Kill the driver at a random moment, and those that resume with a falling chance.
 
     Args:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.history.owners import process_started_at
 from tests.checker import History
 from tests.faults import judge
 from tests.faults.crashing import (
@@ -121,6 +122,21 @@ def test_one_of_two_that_resume_wins(half_done: Story, tmp_path: Path) -> None:
         story = half_done.copy(tmp_path / str(number))
         assert resume_twice(story) == [0, 75], story.output()
         assert story.judge() == []
+
+
+def test_process_id_that_another_program_has_now_keeps_nobody_out(
+    half_done: Story, tmp_path: Path
+) -> None:
+    """Case K3: this very process has the id of the driver, but not its start time."""
+    story = half_done.copy(tmp_path / "case")
+    pid, began_at = os.getpid(), process_started_at(os.getpid())
+    assert began_at is not None
+    for started_at, code in ((began_at, 75), (began_at + 1, 0)):
+        with closing(sqlite3.connect(story.path)) as connection, connection:
+            for table in ("flow_runs", "leases"):
+                owner = f"UPDATE {table} SET pid = ?, pid_started_at = ?"
+                connection.execute(owner, (pid, started_at))
+        assert story.wait(story.resume()) == code, story.output()
 
 
 @pytest.mark.timeout(120)

@@ -21,6 +21,7 @@
     ├── ResourceError (ValueError)               a request no engine here can ever meet
     ├── MissingDependencyError (ImportError)     an optional package is not installed
     ├── SerializationError (TypeError)           a value that cannot travel or be kept
+    ├── CacheKeyError (ValueError)               a `cache_key_fn` gave what is no key
     ├── SettingsError (ValueError)               a setting that cannot be used
     ├── RunError (RuntimeError)                  raised by `result()` for a run without a value
     │   ├── FailedRun                            failed with a message but no exception
@@ -133,6 +134,10 @@ class MissingDependencyError(PenstockError, ImportError):
 
 class SerializationError(PenstockError, TypeError):
     """A value cannot be turned into bytes."""
+
+
+class CacheKeyError(PenstockError, ValueError):
+    """A `cache_key_fn` gave something that is no key."""
 
 
 class SettingsError(PenstockError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
@@ -14,6 +15,7 @@ from penstock.task_runners.base import BaseTaskRunner
 
 REFUSED_CHARACTERS = "/%&><"
 _LONGEST_NAME = 200
+_LONGEST_EXPIRATION = 9e9  # seconds; some 285 years, after which time stamps end
 Hook = Callable[[Any, Any, Any], Any]
 Hooks = Mapping[StateType, tuple[Hook, ...]]
 
@@ -63,11 +65,11 @@ def checked_whole(option: str, value: Any, least: int | None = None) -> int:
     return value
 
 
-def checked_text(option: str, value: Any) -> str | None:
-    """Check an option that is a text or None."""
+def checked_text(option: str, value: Any, default: str | None = None) -> str | None:
+    """Check an option that is a text or None, which stands for a default."""
     if value is not None and not isinstance(value, str):
         raise InvalidOptionError(f"{option} is {value!r}; it must be a text.")
-    return value
+    return default if value is None else value
 
 
 def checked_flag(option: str, value: Any) -> Any:
@@ -75,6 +77,26 @@ def checked_flag(option: str, value: Any) -> Any:
     if value is not None and not isinstance(value, bool):
         raise InvalidOptionError(f"{option} is {value!r}; it must be True or False.")
     return value
+
+
+def checked_caching(
+    key_fn: Any, expiration: Any, refresh: Any
+) -> tuple[Any, float | None, bool | None]:
+    """Check `cache_key_fn`, `cache_expiration` and `refresh_cache`; give them, times in seconds."""
+    function = checked_function("cache_key_fn", key_fn)
+    return function, _checked_expiration(expiration), checked_flag("refresh_cache", refresh)
+
+
+def _checked_expiration(expiration: Any) -> float | None:
+    seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidOptionError(
+            f"cache_expiration is {expiration!r}; it must be a timedelta or a number of seconds, "
+            "above 0."
+        )
+    return min(float(seconds), _LONGEST_EXPIRATION)
 
 
 def checked_function(option: str, function: Any) -> Any:
@@ -174,21 +196,11 @@ def _functions(given: Any) -> tuple[Hook, ...]:
     return functions
 
 
-_NOT_YET = frozenset("cache_key_fn cache_expiration refresh_cache".split())
-
-
-def refuse_unsupported(decorator: str, **options: Any) -> None:
-    """Refuse options that do not exist, and those that this version does not honour yet.
+def refuse_unknown(decorator: str, **options: Any) -> None:
+    """Refuse options that do not exist.
 
     Raises:
         ParameterBindError: there is no such option.
-        InvalidOptionError: the option would be ignored silently.
     """
-    for name, value in options.items():
-        if name not in _NOT_YET:
-            raise ParameterBindError(f"{decorator} has no option {name!r}.")
-        if value is not None:
-            raise InvalidOptionError(
-                f"{name} is {value!r}, but this version of Penstock does not support {name} yet. "
-                "Leave the option out."
-            )
+    for name in options:
+        raise ParameterBindError(f"{decorator} has no option {name!r}.")

@@ -131,6 +131,9 @@ class TaskRun(Run):
         preview: its parameters as a JSON object of previews.
         looked_at: user code has received its failure, or will.
         values: the values of its parameters; None once the run let go of them.
+        cache: what caching did for it; None where it has no part in it.
+        cached_by: who decides on its cache key, once that is asked for.
+        inside: ids of the cached runs in which it was called or submitted, itself included.
         waits: groups of task runs that its code waits for right now.
     """
 
@@ -146,6 +149,9 @@ class TaskRun(Run):
     subflow_key: bytes | None = None
     worker: str | None = None
     looked_at: bool = False
+    cache: Any = None
+    cached_by: Any = None
+    inside: tuple[bytes, ...] = ()
     kept: bytes | None = None
     kept_codec: str | None = None
     callbacks: list[Callable[[TaskRun], object]] | None = None

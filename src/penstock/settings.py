@@ -25,6 +25,7 @@ SETTINGS: dict[str, str] = {
     "PENSTOCK_RESULT_SERIALIZER": "How results become bytes; default `pickle`.",
     "PENSTOCK_LOG_LEVEL": "The lowest level of log lines that are recorded; default `INFO`.",
     "PENSTOCK_LOGGERS": "Other loggers to record, separated by commas; default none.",
+    "PENSTOCK_REFRESH_CACHE": "`on` runs cached tasks again and replaces their values.",
     "PENSTOCK_LOG_PRINTS": "`on` records prints of every flow and task; default `off`.",
 }
 _SWITCH = {"on": True, "1": True, "true": True, "yes": True} | {
@@ -50,6 +51,7 @@ class Settings:
     persist_result: bool
     result_storage: str
     result_serializer: str
+    refresh_cache: bool
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -80,6 +82,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         persist_result=_one_of(variables, "PENSTOCK_PERSIST_RESULT", "off", _SWITCH),
         result_storage=variables.get("PENSTOCK_RESULT_STORAGE") or f"{home}/results",
         result_serializer=variables.get("PENSTOCK_RESULT_SERIALIZER") or "pickle",
+        refresh_cache=_one_of(variables, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH),
     )
 
 

@@ -53,6 +53,7 @@ FINAL_TYPES = frozenset(
 NOT_READY = "NotReady"
 AWAITING_RETRY = "AwaitingRetry"
 RETRYING = "Retrying"
+CACHED = "Cached"
 TIMED_OUT = "TimedOut"
 _DEFAULT_NAMES = {kind: kind.value.capitalize() for kind in StateType}
 

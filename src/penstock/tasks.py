@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from penstock.annotations import Dependency, allow_failure
@@ -14,6 +15,7 @@ from penstock.core.signatures import callable_name
 from penstock.errors import OutsideFlowError
 from penstock.options import (
     Hook,
+    checked_caching,
     checked_flag,
     checked_function,
     checked_hooks,
@@ -25,11 +27,11 @@ from penstock.options import (
     checked_text,
     checked_timeout,
     checked_whole,
-    refuse_unsupported,
+    refuse_unknown,
 )
 from penstock.results.policy import ResultOptions
 from penstock.runtime.cache_keys import task_input_hash, task_source_hash
-from penstock.runtime.context import checked_tags, current_run
+from penstock.runtime.context import RunContext, checked_tags, current_run
 from penstock.runtime.direct import call_directly
 from penstock.runtime.futures import FutureList, TaskFuture
 from penstock.runtime.mapping import map_lazily
@@ -41,6 +43,8 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_HOOK_STATES = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
 
 __all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "task_source_hash"]
 
@@ -79,6 +83,9 @@ class Task(Decorated, Generic[P, R]):
         worker_loss_retries: int = 2,
         bundle: bool = True,
         timeout_seconds: float | None = None,
+        cache_key_fn: Callable[..., str | None] | None = None,
+        cache_expiration: timedelta | float | None = None,
+        refresh_cache: bool | None = None,
         task_run_name: str | Callable[[], str] | None = None,
         persist_result: bool | None = None,
         result_storage: Any = None,
@@ -88,12 +95,11 @@ class Task(Decorated, Generic[P, R]):
         on_completion: Any = None,
         on_failure: Any = None,
         on_crashed: Any = None,
-        **later: Any,
+        **unknown: Any,
     ) -> None:
-        refuse_unsupported("@task", **later)
+        refuse_unknown("@task", **unknown)
         self.name = checked_name(name, callable_name(self.fn), "task")
-        given = checked_text("description", description)
-        self.description = described(self.fn) if given is None else given
+        self.description = checked_text("description", description, described(self.fn))
         self.tags = checked_tags(tags)
         self.version = checked_text("version", version)
         self.task_runner = checked_runner(task_runner)
@@ -106,19 +112,15 @@ class Task(Decorated, Generic[P, R]):
         # Of a run that must not be lost even once it has to be certain whether it began.
         self.is_bundled = self.bundle and self.worker_loss_retries > 0
         self.timeout_seconds = checked_timeout(timeout_seconds)
+        caching = checked_caching(cache_key_fn, cache_expiration, refresh_cache)
+        self.cache_key_fn, self.cache_expiration, self.refresh_cache = caching
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
-        self.results = checked_results(persist_result, result_storage, result_serializer)
+        results = checked_results(persist_result, result_storage, result_serializer)
         key = checked_storage_key(result_storage_key, self.parameter_names)
-        if key is not None:
-            self.results = (self.results or ResultOptions())._replace(key=key)
+        self.results = results if key is None else (results or ResultOptions())._replace(key=key)
         self.log_prints = checked_flag("log_prints", log_prints)
-        self.hooks = checked_hooks(
-            {
-                StateType.COMPLETED: on_completion,
-                StateType.FAILED: on_failure,
-                StateType.CRASHED: on_crashed,
-            }
-        )
+        hooks = (on_completion, on_failure, on_crashed)
+        self.hooks = checked_hooks(dict(zip(_HOOK_STATES, hooks, strict=True)))
 
     @property
     def retries(self) -> int:
@@ -309,8 +311,8 @@ def task(
     worker_loss_retries: int = 2,
     bundle: bool = True,
     timeout_seconds: float | None = None,
-    cache_key_fn: Any = None,
-    cache_expiration: Any = None,
+    cache_key_fn: Callable[[RunContext, dict[str, Any]], str | None] | None = None,
+    cache_expiration: timedelta | float | None = None,
     refresh_cache: bool | None = None,
     persist_result: bool | None = None,
     result_storage: Any = None,
@@ -352,6 +354,12 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         result_serializer: how: "pickle", "json", "compressed/pickle", or one of your own.
         result_storage_key: the name that the result is stored under, also a small one: a
             `str.format` template on the parameters, such as "totals/{day}".
+        cache_key_fn: `key(context, parameters)` gives a text; a run with the key of one that has
+            completed takes its value and is not run. `task_input_hash` and `task_source_hash`
+            are such functions. None for a key: the run is not cached.
+        cache_expiration: how long a value may be used: a timedelta, or seconds; default for ever.
+        refresh_cache: True runs in any case, and replaces the value; default what the setting
+            `PENSTOCK_REFRESH_CACHE` says.
         log_prints: record what the task prints; default what the flow says.
         task_run_name: a `str.format` template on the parameters, or a callable.
         on_completion, on_failure, on_crashed: hooks, `hook(task, task_run, state)`, one or a list.

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("flow_runs", "show", "Show one flow run: state, failures, progress."),
     "tasks": ("task_runs", "tasks", "List the task runs of a flow run."),
     "task": ("task_runs", "task", "Show one task run."),
+    "why": ("why", "why_command", "Say why a task run ran, or did not."),
     "logs": ("logs", "logs", "Show the log lines of a flow run."),
     "result": ("results", "result", "Show or save the kept result of a run."),
     "gc": ("sweep", "gc", "Remove stored results that nothing refers to."),

@@ -42,6 +42,8 @@ class Decorated:
         digest: the input digest of a call without arguments.
     """
 
+    cache_key_fn: Any = None
+
     def __init__(self, fn: Any, decorator: str) -> None:
         plain = _plain(fn, decorator)
         if isinstance(plain, FunctionType):

@@ -11,12 +11,15 @@ limits. A store checks nothing, but it takes odd text without losing the group.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
+from penstock.core.caching import Kept, expires_at
 from penstock.history.resumable import KeptRuns, Resumable
+from penstock.runs import TaskRun
+from penstock.states import StateType
 
 SCHEMA_VERSION = 2
 EPOCH_BITS = 40
@@ -79,8 +82,9 @@ TASK_RUN_COLUMNS = (
     "state_name",
     "message",
     "states",
-    "detail",  # JSON object of what is rare: error, tags, worker, and parent_task_run_id,
-    #            subflow_run_id as 32 hexadecimal digits
+    "detail",  # JSON object of what is rare: error, tags, worker; cache ("hit", "miss", "expired",
+    #            "refreshed", "unkeyed") and cache_key; parent_task_run_id, subflow_run_id,
+    #            cached_from as 32 hexadecimal digits
 )
 ORDINARY_TASK_RUN_COLUMNS = TASK_RUN_COLUMNS[: TASK_RUN_COLUMNS.index("name")]
 NO_TIME = -(2**63)
@@ -111,6 +115,8 @@ LEASE_COLUMNS = (
     "pid",
     "pid_started_at",
 )
+CACHE_COLUMNS = ("key", "task_run_id", "created_at", "expires_at")
+CLAIM_COLUMNS = ("key", "claim")
 COUNT_COLUMNS = ("flow_run_id", "task", "state", "number")
 
 
@@ -136,6 +142,8 @@ class Group:
     its first row, and 15 µs a row in groups of thousands.
 
     Attributes:
+        cache: values of cache keys, by the task runs that made them.
+        claims_ended: claims on cache keys that are given up; unknown ones are nobody's.
         written: set by the store once the group is committed; writing it again does nothing.
     """
 
@@ -145,7 +153,21 @@ class Group:
     logs: list[tuple[Any, ...]] = field(default_factory=list)
     counts: list[tuple[Any, ...]] = field(default_factory=list)
     leases: list[tuple[Any, ...]] = field(default_factory=list)
+    cache: list[tuple[Any, ...]] = field(default_factory=list)
+    claims_ended: list[tuple[Any, ...]] = field(default_factory=list)
     written: bool = field(default=False, init=False, compare=False)
+
+    def add_cache(self, run: TaskRun) -> None:
+        """Add what the end of a run with a cache key brings: its value, the end of its claim."""
+        note = run.cache
+        if note.claim is not None:
+            self.claims_ended.append((note.key, note.claim))
+        if note.key is None or note.found is not None or run.kept is None:
+            return
+        if run.type is StateType.COMPLETED:
+            ended_at = run.ended_at or run.created_at
+            expiry = expires_at(ended_at, note.seconds)
+            self.cache.append((note.key, run.key, ended_at, expiry))
 
 
 class HistoryStore(abc.ABC):
@@ -185,6 +207,73 @@ class HistoryStore(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release the database. A second call does nothing."""
+
+    def open_cache(self) -> CacheStore | None:
+        """Open what finds and claims the values of cache keys; None where there is no such."""
+        return None
+
+
+class Wanted(NamedTuple):
+    """A cache key that somebody wants to make the value of.
+
+    Attributes:
+        claim: 16 bytes that stand for whoever wants it.
+        but_not: the task run whose value cannot be used.
+    """
+
+    key: str
+    claim: bytes
+    but_not: bytes | None
+
+
+class Claimant(NamedTuple):
+    """Who is making the value of a cache key; `beat_at` is its last sign of life."""
+
+    claim: bytes
+    beat_at: int
+    host: str | None
+    pid: int | None
+    pid_started_at: int | None
+
+
+class CacheStore(abc.ABC):
+    """Finds the values of cache keys, and claims keys for this process. Thread-safe.
+
+    All of it raises `HistoryError` where the database cannot be used.
+    """
+
+    @abc.abstractmethod
+    def find(self, key: str) -> Kept | None:
+        """Give the value of a key, expired or not."""
+
+    @abc.abstractmethod
+    def claimant(self, key: str) -> Claimant | None:
+        """Give who is making the value of a key."""
+
+    @abc.abstractmethod
+    def take(self, wanted: Iterable[Wanted], now: int) -> list[Kept | Claimant | None]:
+        """Claim keys, all in one transaction.
+
+        Returns:
+            For each key the value that is there by now, or who makes it; None where the claim
+            was made. It is deleted by the group that has the end of the run (`claims_ended`).
+        """
+
+    @abc.abstractmethod
+    def may_take_over(self, claimant: Claimant, now: int) -> bool:
+        """Tell whether a claim is one of this process, or of one that is gone or silent."""
+
+    @abc.abstractmethod
+    def give_up(self, key: str, claim: bytes) -> None:
+        """Delete a claim of which no run's end tells."""
+
+    @abc.abstractmethod
+    def beat(self, now: int) -> None:
+        """Give a sign of life for all claims of this process."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release the database."""
 
 
 class HistoryReader(abc.ABC):
@@ -234,6 +323,13 @@ class HistoryReader(abc.ABC):
     @abc.abstractmethod
     def find_task_run(self, reference: str) -> dict[str, Any]:
         """Give the task run that an id, a unique prefix, or `RUN:TASK:NUMBER` means."""
+
+    @abc.abstractmethod
+    def task_runs_alike(self, task_run: dict[str, Any], limit: int = 20) -> list[dict[str, Any]]:
+        """Give task runs of the same identity in the same flow run that were made before it.
+
+        The latest ones, oldest first.
+        """
 
     @abc.abstractmethod
     def logs(

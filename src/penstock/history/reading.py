@@ -200,6 +200,19 @@ class SQLiteReader(HistoryReader):
             raise _ambiguous("task run", reference, names, rows)
         return self._shaped(task_run_shape, rows[0])
 
+    def task_runs_alike(self, task_run: dict[str, Any], limit: int = 20) -> list[dict[str, Any]]:
+        identity, flow_run_id = task_run["identity"], task_run["flow_run_id"]
+        if identity is None or flow_run_id is None:
+            return []
+        values = {
+            "flow_run_id": _known_id(flow_run_id),
+            "identity": bytes.fromhex(identity),
+            "before": _known_id(task_run["id"]),
+            "limit": limit,
+        }
+        rows = self._rows(_query("select_task_runs") + _query("task_runs_alike"), values)
+        return [self._shaped(task_run_shape, row) for row in reversed(rows)]
+
     def _task_runs_meant(self, reference: str) -> list[Row]:
         parts = task_reference(reference)
         if parts:

@@ -27,11 +27,11 @@ from typing import Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.history.base import EPOCH_BITS, Group, HistoryStore
+from penstock.history.base import EPOCH_BITS, CacheStore, Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
-from penstock.runs import TaskRun
+from penstock.runs import FlowRun, TaskRun
 from penstock.states import StateType, describe_exception
 
 GROUP_SECONDS = 0.05
@@ -148,11 +148,17 @@ class Recorder:
         self._leases: dict[bytes, Lease] = {}
         self._lost: set[bytes] = set()
         self._beat_at = 0.0
+        # What decides on cache keys for the runs that are recorded here, once one has such.
+        self.desk: Any = None
 
     @property
     def is_usable(self) -> bool:
         """Tell whether new runs can be recorded here."""
         return self.failure is None and not self._closing
+
+    def open_cache(self) -> CacheStore | None:
+        """Open what finds and claims the values of cache keys; None where nothing is kept."""
+        return None if self._store is None else self._store.open_cache()
 
     def record(self, kind: int, subject: Any) -> None:
         """Add an entry, and wake the writing thread if it sleeps."""
@@ -379,11 +385,11 @@ class Recorder:
                 if subject.log_budget is not None and subject.log_budget.dropped:
                     group.logs.append(subject.log_budget.notice())
                 if not subject.is_task_run:
-                    row = flow_run_row(subject, next(ledger.numbers), self._owner, self._release)
-                    if kind == ENDED or not subject.is_over:
-                        group.flow_runs.append(row)
+                    self._add_flow_run(group, kind, subject, ledger)
                     continue
                 row = task_run_row(subject, type, next(ledger.numbers), ledger.key)
+                if kind == ENDED and subject.cache is not None:
+                    group.add_cache(subject)
                 if kind != ENDED and subject.is_over:
                     # It ended while it was read: the end has a row of its own, behind those
                     # that it depends on.
@@ -403,11 +409,16 @@ class Recorder:
                 self.entries.append((_FLUSHED, subject))
             else:
                 waiters.append(subject)
-        self._note_text(-text)
-        self._complete(group, touched)
+        self._complete(group, touched, text)
         return group, waiters
 
-    def _complete(self, group: Group, touched: dict[Ledger, set[int]]) -> None:
+    def _add_flow_run(self, group: Group, kind: int, run: FlowRun, ledger: Ledger) -> None:
+        row = flow_run_row(run, next(ledger.numbers), self._owner, self._release)
+        if kind == ENDED or not run.is_over:
+            group.flow_runs.append(row)
+
+    def _complete(self, group: Group, touched: dict[Ledger, set[int]], text: int) -> None:
+        self._note_text(-text)
         for ledger, tasks in touched.items():
             group.counts += ledger.count_rows(tasks)
         if self._lost:

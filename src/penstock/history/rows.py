@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from penstock.core.caching import LONGEST_KEY, CacheNote
 from penstock.core.previews import mask_secrets
 from penstock.history.text import (
     LONGEST_LOG_LINE,
@@ -151,6 +152,12 @@ def _tag_list(run: Run) -> list[str]:
     return sorted(clean_text(str(tag), LONGEST_NAME) for tag in run.tags)[:MOST_TAGS]
 
 
+def _cache_detail(note: CacheNote) -> dict[str, str | None]:
+    key = None if note.key is None else clean_text(note.key, LONGEST_KEY)
+    found = None if note.found is None else note.found.run_key.hex()
+    return {"cache": note.how, "cache_key": key, "cached_from": found}
+
+
 @lru_cache(maxsize=1024)
 def _worker_detail(worker: str) -> str:
     """Give the detail of a run of which only the worker is worth telling."""
@@ -158,13 +165,14 @@ def _worker_detail(worker: str) -> str:
 
 
 def _detail(run: TaskRun) -> str | None:
-    if not (run.error or run.tags or run.parent_key or run.subflow_key):
+    if not (run.error or run.tags or run.parent_key or run.subflow_key or run.cache):
         return None if run.worker is None else _worker_detail(run.worker)
     detail: dict[str, Any] = {
         "error": run.error,
         "tags": _tag_list(run) or None,
         "worker": run.worker,
         "parent_task_run_id": None if run.parent_key is None else run.parent_key.hex(),
+        **({} if run.cache is None else _cache_detail(run.cache)),
         "subflow_run_id": None if run.subflow_key is None else run.subflow_key.hex(),
     }
     return json.dumps({name: value for name, value in detail.items() if value is not None})

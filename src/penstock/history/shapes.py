@@ -15,7 +15,7 @@ from penstock.states import FINAL_TYPES, to_datetime
 
 _ID_LENGTH = 16
 _FINAL = frozenset(state.value for state in FINAL_TYPES)
-_IDS_IN_DETAIL = {"parent_task_run_id", "subflow_run_id"}
+_IDS_IN_DETAIL = {"parent_task_run_id", "subflow_run_id", "cached_from"}
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 Row = Mapping[str, Any]

@@ -22,6 +22,8 @@ from penstock.core.previews import preview
 from penstock.errors import HistoryError
 from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import (
+    CACHE_COLUMNS,
+    CLAIM_COLUMNS,
     COUNT_COLUMNS,
     FLOW_RUN_COLUMNS,
     LOG_COLUMNS,
@@ -29,9 +31,11 @@ from penstock.history.base import (
     SCHEMA_VERSION,
     TASK_COLUMNS,
     TASK_RUN_COLUMNS,
+    CacheStore,
     Group,
     HistoryStore,
 )
+from penstock.history.cached_values import SQLiteCacheStore
 from penstock.history.filesystems import network_filesystem
 from penstock.history.gate import Patience, WriteGate, logger
 from penstock.history.locations import sqlite_path, sqlite_uri
@@ -157,7 +161,15 @@ class SQLiteStore(HistoryStore):
         self._check_usable()
         if group.written:
             return
-        tables = (group.flow_runs, group.tasks, group.task_runs, group.logs, group.counts)
+        tables = (
+            group.flow_runs,
+            group.tasks,
+            group.task_runs,
+            group.logs,
+            group.counts,
+            group.cache,
+            group.claims_ended,
+        )
         with self._writing:
             try:
                 self._commit(tables, group.leases)
@@ -243,6 +255,9 @@ class SQLiteStore(HistoryStore):
                     raise
             patience.wait(0.0, self.path)
 
+    def open_cache(self) -> CacheStore:
+        return SQLiteCacheStore(self.path)
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None or self._process != os.getpid():
@@ -268,6 +283,8 @@ def _insertions(connection: sqlite3.Connection) -> tuple[Insertion | SplitInsert
         _task_run_insertion(most),
         Insertion("write_logs", LOG_COLUMNS, most, repeatable=False),
         Insertion("write_counts", COUNT_COLUMNS, most, repeatable=True),
+        Insertion("write_cache", CACHE_COLUMNS, most, repeatable=True),
+        Insertion("delete_claims", CLAIM_COLUMNS, most, repeatable=True),
     )
 
 

@@ -184,6 +184,7 @@ class Cargo:
             self.data,
             self.waits_for,
             self.is_suspect or not call.task.worker_loss_retries,
+            run.inside,
         )
 
     def homes(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ from weakref import WeakValueDictionary
 
 from penstock.core.inputs import Found
 from penstock.errors import CrashedRun
+from penstock.remote.caching import WorkerDesk
 from penstock.remote.failures import state_from_record
 from penstock.remote.futures import let_futures_travel
 from penstock.remote.kept_elsewhere import ask_below, ask_for_kept
@@ -108,7 +109,7 @@ class FlowRunElsewhere:
             self.flow_run.results = policy._replace(is_elsewhere=True, own=port.own)
         self.outbox = port.open_outbox(header.reply_to)
         self._submissions = Submissions(self)
-        self.recorder = WorkerRecorder(self.outbox)
+        self.recorder = WorkerRecorder(self.outbox, WorkerDesk(self))
         self.flow_run.recorder = self.recorder
         self.task_runner: Any = None
         self.runner = _on_worker
@@ -122,7 +123,7 @@ class FlowRunElsewhere:
         # Runs of the driver's, as long as somebody here holds them or waits for their end.
         self._known: WeakValueDictionary[bytes, TaskRun] = WeakValueDictionary()
         self._awaited: dict[bytes, TaskRun] = {}
-        self._questions: dict[int, SimpleQueue[Any]] = {}
+        self._questions: dict[int, Callable[[tuple[Any]], object]] = {}
         self._numbers = itertools.count(1)
         self.bundles: dict[str, object] = {}
         install_log_handler(
@@ -287,18 +288,23 @@ class FlowRunElsewhere:
         Raises:
             CrashedRun: it has not answered for so many seconds.
         """
-        number = next(self._numbers)
         answers: SimpleQueue[Any] = SimpleQueue()
-        self._questions[number] = answers
-        self.outbox.add(REQUEST, "ask", number, kind, self.outbox.port.worker, *what)
-        self.outbox.flush()
+        number = self.question(answers.put, kind, *what)
         answer = take(answers, seconds)
-        del self._questions[number]
+        self._questions.pop(number, None)
         if answer is None:
             raise CrashedRun(
                 f"The process that runs the flow has not answered for {seconds:.0f} s."
             )
         return answer[0]
+
+    def question(self, answer: Callable[[tuple[Any]], object], kind: str, *what: Any) -> int:
+        """Ask the driver something; a function is called with its answer, in a tuple."""
+        number = next(self._numbers)
+        self._questions[number] = answer
+        self.outbox.add(REQUEST, "ask", number, kind, self.outbox.port.worker, *what)
+        self.outbox.flush()
+        return number
 
     # What the driver says.
 
@@ -308,9 +314,9 @@ class FlowRunElsewhere:
         if kind in (CANCEL, RECALL):
             self._call_off(word[1], kind == CANCEL)
         elif kind == ANSWER:
-            question = self._questions.get(word[1])
-            if question is not None:
-                question.put((word[2],))
+            answer = self._questions.pop(word[1], None)
+            if answer is not None:
+                answer((word[2],))
         else:
             self._end(word[1], word[2])
 
@@ -406,8 +412,9 @@ class WorkerRecorder:
     failure = None
     is_usable = True
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, desk: WorkerDesk) -> None:
         self._outbox = outbox
+        self.desk = desk
         self.lone_tasks: set[int] = set()
 
     def record(self, kind: int, subject: Any) -> None:

@@ -62,6 +62,7 @@ class Item(NamedTuple):
         data: the packed arguments.
         waits_for: keys of task runs of the same bundle that must have completed.
         is_suspect: it may have killed a worker: its start is confirmed before it begins.
+        inside: ids of the cached runs that it is inside of.
     """
 
     key: bytes
@@ -77,6 +78,7 @@ class Item(NamedTuple):
     data: bytes
     waits_for: tuple[bytes, ...]
     is_suspect: bool
+    inside: tuple[bytes, ...] = ()
 
 
 class Sent(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
+from penstock.core.caching import HIT
 from penstock.core.outcomes import raised
 from penstock.core.pickling import dumps
 from penstock.history.recorder import CHANGED
@@ -34,13 +35,14 @@ from penstock.remote.values import ArrivedState
 from penstock.results.references import STORED, out_of_reach
 from penstock.runtime.attempts import TASK_RUN, timed_out_state
 from penstock.settings import load_settings
-from penstock.states import RETRYING, State, StateType
+from penstock.states import CACHED, RETRYING, State, StateType
 
 if TYPE_CHECKING:
     from penstock.core.bundling import Pace
     from penstock.remote.cargo import Cargo
     from penstock.remote.dispatch import Dispatcher
     from penstock.remote.engine import Bundle
+
 
 logger = logging.getLogger("penstock.remote")
 RUNNING = StateType.RUNNING
@@ -202,7 +204,8 @@ class Reports:
         run = cargo.run
         if not run.is_over:
             run.worker = worker
-            self.begin(cargo, began_at)
+            if not _is_cached(run, how):
+                self.begin(cargo, began_at)
         if cargo.code is not self._last_code or worker != self._last_worker:
             self._last_code, self._last_worker = cargo.code, worker
             if cargo.code is not None:
@@ -265,3 +268,8 @@ class Reports:
         function = self._raw.pop(key, None)
         if function is not None:
             function(state)
+
+
+def _is_cached(run: Any, how: Any) -> bool:
+    """Tell whether a run ended without having run, with a value that was there."""
+    return run.cache is not None and run.cache.how == HIT and how is not None and how[0] == CACHED

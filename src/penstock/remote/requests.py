@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.annotations import allow_failure
 from penstock.core.inputs import Found, find
 from penstock.errors import CrashedRun, WorkerLost
+from penstock.remote.caching import CacheRequests
 from penstock.remote.engine import given_elsewhere
 from penstock.remote.failures import state_to_record
 from penstock.remote.kept_here import KeptHere
@@ -51,6 +52,7 @@ class Requests:
         self._live = live
         self._header = header
         self._mirrors = Mirrors(live, self._run_that_is_open)
+        self._caching = CacheRequests(live, self._mirrors.run_of, self._answer)
         self._known: dict[bytes, TaskRun] = live.exported
         kept = KeptHere(live, self._mirrors)
         self._kept_questions: dict[str, Callable[..., Any]] = {
@@ -79,6 +81,8 @@ class Requests:
         elif kind == "looked":
             # At once: the end of the task run that looked comes next.
             self._look_at(*what)
+        elif kind == "unkeyed":
+            self._caching.note_unkeyed(*what)
         elif kind == "watch":
             self._later(self._watch, worker, *what)
         else:
@@ -89,6 +93,8 @@ class Requests:
                 self._find_value(asked_by, number, *rest)
             elif question in self._kept_questions:
                 self._later(self._tell_kept, asked_by, number, question, *rest)
+            elif question == "cache":
+                self._later(self._caching.consult, asked_by, number, *rest)
             elif question == "parameters":
                 self._later(self._tell_parameters, asked_by, number)
             else:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penstock.core.caching import CacheNote
 from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
 from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
@@ -38,6 +39,8 @@ def snapshot(subject: Any) -> tuple[str, Any, bytes | None]:
     fields = {name: getattr(subject, name) for name in _ALWAYS}
     fields["type"] = subject.type.value
     fields.update((name, held[name]) for name in _RARELY if held.get(name) is not None)
+    if held.get("cache") is not None:
+        fields["cache"] = tuple(held["cache"][:2])
     last = subject.last
     if last is not None:
         fields["last"] = (last.type.value, last.special_name, last.message, last.at)
@@ -242,9 +245,12 @@ class Mirrors:
             for counted_here in ("identity", "number", "task_number"):
                 fields.pop(counted_here, None)
         _apply(run, fields)
+        told = run.cached_by.end(run) if kind == ENDED and run.cached_by is not None else None
         self._recorder.record(kind, run)
         if kind == ENDED and run.last is not None:
             self._note_end(run, run.last)
+        if told is not None:
+            told()
 
     def _note_end(self, run: TaskRun, state: State) -> None:
         """Take that the end of a task run is recorded."""
@@ -262,6 +268,9 @@ class Mirrors:
 
 def _apply(run: Run, fields: dict[str, Any]) -> None:
     last, problem = fields.pop("last", None), fields.pop("problem", None)
+    cache = fields.pop("cache", None)
+    if cache is not None and isinstance(run, TaskRun) and run.cache is None:
+        run.cache = CacheNote(*cache)
     fields.pop("definition")
     run.type = StateType(fields.pop("type"))
     run.__dict__.update(fields)

@@ -219,6 +219,7 @@ class Bundle:
         run.number, run.custom_name = item.number, item.custom_name
         run.attempt, run.started_at = item.attempt, item.started_at
         run.tags, run.log_prints = item.tags, item.log_prints
+        run.inside = item.inside
         run.live = live = self.live
         run.recorder = live.recorder
         args, kwargs = task.signature.call_arguments(values)
@@ -268,7 +269,8 @@ class Bundle:
         self._ended_at = monotonic()
         if FAILPOINTS:
             hit("worker.body_end")
-        started_at, ended_at = run.attempt_started_at, time_ns()
+        ended_at = time_ns()
+        started_at = run.attempt_started_at or ended_at
         outbox, place = self.live.outbox, None
         if state.type is StateType.COMPLETED:
             value = state.data

@@ -23,6 +23,7 @@ from penstock.runtime.attempts import (
     is_interruption,
     timed_out_state,
 )
+from penstock.runtime.caching import Consultation
 from penstock.runtime.interrupts import Interruption, was_sent
 from penstock.runtime.keeping import akept, keeps, kept
 from penstock.runtime.settling import out_of_turn
@@ -221,16 +222,36 @@ class TaskCall:
         """Enter RUNNING with the arguments resolved; that happens once, before any attempt."""
         begin_attempt(self.task_run, self.live.recorder)
         if self.found is not None:
-            assert self._values is not None
-            self._values = self.task_run.values = self.found.replace(self._values, value_of)
-            self._args, self._kwargs = self.task.signature.call_arguments(self._values)
-            self.found = None
+            self._resolve(self.found)
+
+    def _resolve(self, found: Found) -> None:
+        assert self._values is not None
+        self._values = self.task_run.values = found.replace(self._values, value_of)
+        self._args, self._kwargs = self.task.signature.call_arguments(self._values)
+        self.found = None
+
+    def _may_be_cached(self) -> bool:
+        """Tell whether to ask the cache: of the first attempt, with its arguments resolved."""
+        if self.task_run.cache is not None or self.is_cancelled:
+            return False
+        if self.found is not None:
+            try:
+                self._resolve(self.found)
+            except Exception:
+                return False  # it is raised again when the attempt begins
+        return True
+
+    def _consultation(self, token: list[None]) -> Consultation:
+        return Consultation(self.task_run, self.task, lambda: not token or self.is_cancelled)
 
     def _execute(self, token: list[None]) -> State:
         run = self.task_run
         current_slot.set(self.slot)
         interruption = self._interruption = Interruption()
-        ended = self._start(token)
+        ended = None
+        if self.task.cache_key_fn is not None and self._may_be_cached():
+            ended = self._consultation(token).consult()
+        ended = ended or self._start(token)
         if ended is not None:
             return ended
         seconds = self.task.timeout_seconds
@@ -252,7 +273,10 @@ class TaskCall:
         try:
             if self.found is not None:
                 await bring(self.found.dependencies)
-            ended = self._start(self._token)
+            ended = None
+            if self.task.cache_key_fn is not None and self._may_be_cached():
+                ended = await self._consultation(self._token).aconsult()
+            ended = ended or self._start(self._token)
             if ended is not None:
                 return ended
             state = await aattempt(

@@ -23,6 +23,7 @@ from penstock.runtime.attempts import (
     is_interruption,
     timed_out_state,
 )
+from penstock.runtime.caching import Consultation
 from penstock.runtime.context import current_run
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.interrupts import Interruption
@@ -106,6 +107,8 @@ class DirectCall:
             for run in self._unsettled():
                 wait_for_run(run, None)
             state = self._prepare()
+        if self.task.cache_key_fn is not None and state is None:
+            state = Consultation(self.run, self.task).consult()
         return self._end(state or drive(new_life(self.task), self._perform))
 
     async def aexecute(self) -> State:
@@ -119,6 +122,8 @@ class DirectCall:
             if self.found is not None:
                 await bring(self.found.dependencies)
             state = self._prepare()
+        if self.task.cache_key_fn is not None and state is None:
+            state = await Consultation(self.run, self.task).aconsult()
         return self._end(state or await adrive(new_life(self.task), self._aperform))
 
     def _unsettled(self) -> list[TaskRun]:

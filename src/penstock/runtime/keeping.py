@@ -7,18 +7,20 @@ Small results of runs that ask for nothing are kept when the run's end is record
 
 from __future__ import annotations
 
+import logging
 import sys
 from time import time_ns
 from typing import Any
 
 from penstock.core.outcomes import raised
 from penstock.errors import InvalidOptionError
-from penstock.results.policy import ResultPolicy, Subject, keep, policy_of
+from penstock.results.policy import ResultOptions, ResultPolicy, Subject, keep, policy_of
 from penstock.results.small import encode_small
 from penstock.runs import FlowRun, Run, TaskRun
 from penstock.settings import load_settings
 from penstock.states import KeptState, State, StateType, describe_exception
 
+logger = logging.getLogger("penstock.caching")
 COMPLETED = StateType.COMPLETED
 _TASK_RUN = "Task run"
 
@@ -32,7 +34,7 @@ def policy_in(run: Run | None) -> ResultPolicy:
 
 def keeps(task: Any, policy: ResultPolicy) -> bool:
     """Tell whether results of a task may have to be persisted."""
-    return policy.persist or task.results is not None
+    return policy.persist or task.results is not None or task.cache_key_fn is not None
 
 
 def kept(run: TaskRun, state: State, policy: ResultPolicy) -> State:
@@ -41,6 +43,9 @@ def kept(run: TaskRun, state: State, policy: ResultPolicy) -> State:
         return state
     options = run.definition.results  # type: ignore[attr-defined]
     policy = policy.under(options)
+    is_for_cache = not policy.persist and _is_to_be_cached(run, options)
+    if is_for_cache:
+        policy = policy._replace(persist=policy.records)
     if not policy.persist:
         return state
     flow_run = None if run.live is None else run.live.flow_run.key
@@ -48,8 +53,19 @@ def kept(run: TaskRun, state: State, policy: ResultPolicy) -> State:
         key = None if options is None or options.key is None else _filled_in(options.key, run)
         held, codec = keep(state.data, policy, Subject(flow_run, run.key, run.attempt, key))
     except Exception as exc:
+        if is_for_cache:
+            # Nobody has asked to persist it: the run has done its work.
+            logger.warning("The value of task run %r is not cached: %s", run.name, exc)
+            return state
         return raised(exc, _TASK_RUN, time_ns(), run.key)
     return KeptState.of(state, held, codec, time_ns())
+
+
+def _is_to_be_cached(run: TaskRun, options: ResultOptions | None) -> bool:
+    """Tell whether a value is to be kept because of its cache key, unless the task objects."""
+    if run.cache is None or run.cache.key is None:
+        return False
+    return options is None or options.persist is None
 
 
 async def akept(run: TaskRun, state: State, policy: ResultPolicy) -> State:

@@ -35,7 +35,7 @@ def recorder_for(settings: Settings) -> Recorder:
 def _replace(broken: Recorder | None, place: Place) -> Recorder:
     """Open the history; one that gave up is tried again with the next run."""
     if broken is not None:
-        broken.close()
+        _close(broken)
     store = None if place is None else open_store(*place)
     _recorders[place] = Recorder(store, __version__)
     return _recorders[place]
@@ -47,7 +47,13 @@ def close() -> None:
         recorders = list(_recorders.values())
         _recorders.clear()
     for recorder in recorders:
-        recorder.close()
+        _close(recorder)
+
+
+def _close(recorder: Recorder) -> None:
+    if recorder.desk is not None:
+        recorder.desk.close()
+    recorder.close()
 
 
 def _after_fork() -> None:

@@ -70,8 +70,11 @@ def make_task_run(
         run.tags = frozenset(sorted(tags | task.tags)[:MOST_TAGS])
     parent = current_run.get()
     if parent is not None:
+        above = parent if isinstance(parent, TaskRun) else parent.parent
         if parent.is_task_run:
             run.parent_key = parent.key
+        if above is not None and above.inside:
+            run.inside = above.inside
         if parent.log_prints and task.log_prints is None:
             run.log_prints = True
     if task.log_prints:
@@ -169,9 +172,12 @@ def settle(run: TaskRun, state: State, recorder: Recorder) -> None:
     elif state.type in FAILURES and isinstance(state.data, BaseException):
         run.error = describe(state.data)
     run.values = None
+    told = None if run.cached_by is None else run.cached_by.end(run)
     recorder.record(ENDED, run)
     if FAILPOINTS:
         hit("event.completed_buffered")
+    if told is not None:
+        told()
     hooks = run.definition.hooks
     if hooks:
         run_hooks(hooks, run.definition, run, state)

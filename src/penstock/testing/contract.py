@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.testing.arguments import ArgumentsContract
+from penstock.testing.caching import CachingContract
 from penstock.testing.calling import CallingContract
 from penstock.testing.cancellation import CancellationContract, OrderContract
 from penstock.testing.context import (
@@ -46,6 +47,7 @@ class FlowsContract(
     FailuresContract,
     CrashesContract,
     RetriesContract,
+    CachingContract,
     TimeoutsContract,
     RaisedContract,
     AggregatedContract,

@@ -1,0 +1,1 @@
+DELETE FROM cache_claims WHERE (key, claim) IN (VALUES :rows)

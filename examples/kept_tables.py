@@ -1,4 +1,4 @@
-"""Keep large results: tables of words under names of their own, as JSON that anybody can read.
+"""Keep large results: tables of words under names of their own, to be looked at later.
 
     python examples/kept_tables.py
     penstock result @last words-of-0 | head -c 300

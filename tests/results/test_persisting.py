@@ -249,7 +249,9 @@ def test_state_of_the_user_is_stored(penstock_home: Path) -> None:
 
     @flow
     def main() -> None:
-        assert made.submit().state.message == "by hand"
+        state = made.submit().wait()
+        assert state is not None
+        assert state.message == "by hand"
 
     main()
     assert load_kept(*rows(penstock_home)[0]) == LARGE

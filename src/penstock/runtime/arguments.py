@@ -19,12 +19,15 @@ ARGUMENT_LIMIT = 1 << 20
 """The largest argument of a flow, in bytes once pickled, that is kept to continue it: 1 MiB."""
 
 
-def pack_arguments(names: Sequence[str], values: Sequence[object]) -> bytes:
-    """Pickle the arguments of a flow by name, leaving out what cannot be kept."""
-    packed = {}
-    for name, value in zip(names, values, strict=True):
+def pack_arguments(signature: Signature, values: Sequence[object]) -> bytes:
+    """Pickle the arguments of a flow by name; None stands for what cannot be kept.
+
+    A default that was used is one again when the run is continued, and needs not be kept.
+    """
+    packed: dict[str, bytes | None] = {}
+    for name, value in zip(signature.parameters, values, strict=True):
         data = None if is_secret_name(name) else pickled_within(value, ARGUMENT_LIMIT)
-        if data is not None:
+        if data is not None or value is not signature.default(name):
             packed[name] = data
     return pickle.dumps(packed, 5)
 
@@ -54,7 +57,7 @@ def unpack_arguments(
 def _value(name: str, packed: Any, signature: Signature, given: Mapping[str, object]) -> object:
     if name in given:
         return given[name]
-    if name in packed:
+    if packed.get(name) is not None:
         try:
             return pickle.loads(packed[name])
         except Exception as exc:
@@ -63,7 +66,8 @@ def _value(name: str, packed: Any, signature: Signature, given: Mapping[str, obj
                 f"-p {name}=… or parameters={{{name!r}: …}}."
             ) from exc
     default = signature.default(name)
-    if default is MISSING:
+    # Where another value was given, the default would make it another run.
+    if default is MISSING or name in packed:
         raise ResumeError(
             f"The argument {name!r} of the run was not kept: its name looks secret, or it could "
             f"not be pickled, or it is large. Give it again: -p {name}=… or "

@@ -208,3 +208,35 @@ def test_a_task_that_closes_over_what_has_no_identity_is_kept() -> None:
     switch["mended"] = True
     assert locking.resume("@last") == -4
     assert len(list(penstock.run("@last").task_runs())) == 3
+
+
+class Rebuilt:
+    """Its instances can be unpickled while that is allowed."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, ()
+
+
+def rebuild() -> Rebuilt:
+    if switch.get("mended"):
+        raise AttributeError("no such class any more")
+    return Rebuilt()
+
+
+def test_results_that_cannot_be_rebuilt_any_more_run_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @task
+    def make() -> Rebuilt:
+        return Rebuilt()
+
+    @flow
+    def making() -> str:
+        made = make.submit()
+        brittle()
+        return type(made.result()).__name__
+
+    making(return_state=True)
+    switch["mended"] = True
+    assert making.resume("@last") == "Rebuilt"
+    assert "no such class any more" in caplog.text

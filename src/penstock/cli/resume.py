@@ -14,6 +14,7 @@ from penstock.cli.run import configured, run_and_tell
 from penstock.cli.runners import runner_names
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.words import short
+from penstock.errors import ResumeError
 
 
 @click.command()
@@ -50,12 +51,18 @@ def resume(
     """
     reader = session.reader()
     id = reader.find_flow_run(run)["id"]
+    migrate()
     row = reader.resumable(id).row
     if row["state"] == "COMPLETED":
         session.talk(f"Run {row['name']!r} ({short(id)}) has completed already. Nothing to do.")
         if session.json:
             session.emit(flow_run=reader.find_flow_run(id))
         return 0
+
+    if row["parent_task_run_id"] is not None:
+        raise ResumeError(
+            f"{row['name']!r} is a subflow run: resume the flow run that it is a part of."
+        )
 
     def prepare() -> tuple[Any, Callable[[], Any]]:
         flow = configured(load_flow(row), runner, workers)
@@ -70,3 +77,13 @@ def resume(
         )
 
     return run_and_tell(session, prepare)
+
+
+def migrate() -> None:
+    """Bring an older history up to date, as any run does that is recorded in it."""
+    from penstock.runtime.recording import recorder_for
+    from penstock.settings import load_settings
+
+    settings = load_settings()
+    if settings.record:
+        recorder_for(settings)

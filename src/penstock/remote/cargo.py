@@ -219,7 +219,10 @@ def _is_far(state: State, engine: Any) -> bool:
     """Tell whether a value has to come from another engine, or is large and in this process."""
     if isinstance(state, ArrivedState) and not state.is_here:
         return state.fetch is not None and state.fetch.engine is not engine
-    return _size_of(state.data) >= HEAVY_BYTES
+    try:
+        return _size_of(state.data) >= HEAVY_BYTES
+    except Exception:
+        return False  # a kept value that cannot be rebuilt: packing it refuses the call
 
 
 def _size_of(value: Any) -> int:

@@ -81,7 +81,9 @@ def _begin(
         raise ResumeError("PENSTOCK_RECORD is off: there is no history to resume from.")
     reader = open_reader(settings.database_url)
     try:
-        resumable = reader.resumable(reader.find_flow_run(reference)["id"])
+        id = reader.find_flow_run(reference)["id"]
+        recorder_for(settings)  # an older history is migrated by whoever writes
+        resumable = reader.resumable(id)
         _check(flow, resumable)
         if resumable.row["state"] == StateType.COMPLETED.value:
             reader.close()

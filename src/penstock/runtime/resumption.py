@@ -16,9 +16,10 @@ import logging
 from collections import Counter
 from typing import Any
 
+from penstock.errors import ResultStorageError
 from penstock.history.base import HistoryReader
 from penstock.history.resumable import KeptRow, RecordedTask, Resumable
-from penstock.results.kept import why_unusable
+from penstock.results.kept import load_kept, why_unusable
 from penstock.results.references import STORED
 from penstock.results.small import SMALL_RESULT_LIMIT
 from penstock.runs import FlowRun, TaskRun
@@ -142,6 +143,12 @@ class RecordedResumption(Resumption):
         if row.codec == STORED:
             problem = why_unusable(row.result, row.codec)
             return None if problem is None else f"are run again: {problem}"
+        if row.codec != "json":
+            # Small, so tried at once: whoever needs the value later could only fail.
+            try:
+                load_kept(row.result, row.codec)
+            except ResultStorageError as exc:
+                return f"are run again: {exc}"
         return None
 
     def below(self, stand_in: TaskRun) -> RecordedResumption | None:

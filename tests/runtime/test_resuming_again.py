@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import penstock
 from penstock import flow, tags, task
+from penstock.cli.resume import resume
 from penstock.errors import LeaseLost, ResultNotKept, ResumeError
 
 switch: dict[str, Any] = {}
@@ -240,3 +242,20 @@ def test_results_that_cannot_be_rebuilt_any_more_run_again(
     switch["mended"] = True
     assert making.resume("@last") == "Rebuilt"
     assert "no such class any more" in caplog.text
+
+
+def test_the_command_refuses_a_subflow_run(penstock_home: Path) -> None:
+    @flow
+    def inner() -> None:
+        brittle()
+
+    @flow
+    def outer() -> None:
+        inner()
+
+    outer(return_state=True)
+    query = "SELECT name FROM flow_runs WHERE parent_task_run_id IS NOT NULL"
+    ((name,),) = select(penstock_home, query)
+    refused = CliRunner().invoke(resume, [name])
+    assert isinstance(refused.exception, ResumeError)
+    assert "is a subflow run" in str(refused.exception)

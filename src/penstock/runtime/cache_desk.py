@@ -67,9 +67,10 @@ class Request:
         refresh: whether it runs in any case; None: as the setting says.
         answer: called with the answer, from any thread, when `ask` gave none.
         unusable: the task run whose value was given as an answer, and cannot be used.
+        run: the task run itself, where it is of this process.
     """
 
-    __slots__ = ("answer", "inside", "key", "refresh", "run_key", "seconds", "unusable")
+    __slots__ = ("answer", "inside", "key", "refresh", "run", "run_key", "seconds", "unusable")
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Request:
         refresh: bool | None,
         answer: Callable[[Answer], object],
         unusable: bytes | None = None,
+        run: TaskRun | None = None,
     ) -> None:
         self.key = key
         self.run_key = run_key
@@ -89,6 +91,7 @@ class Request:
         self.refresh = refresh
         self.answer = answer
         self.unusable = unusable
+        self.run = run
 
 
 class Desk(Protocol):
@@ -113,6 +116,12 @@ class Desk(Protocol):
 
     def who_makes(self, request: Request) -> str:
         """Say whom a request waits for."""
+
+    def leader_of(self, request: Request) -> TaskRun | None:
+        """Give the run of this process that a request waits for, where that is known."""
+
+    def leave(self, request: Request) -> None:
+        """Take that a request waits no longer: its run runs."""
 
 
 def desk_for(recorder: Any) -> Desk:
@@ -264,6 +273,18 @@ class CacheDesk:
             run.cache = run.cache._replace(claim=flight.claim)
         else:
             self._claims.give_up(flight)
+
+    def leader_of(self, request: Request) -> TaskRun | None:
+        with self._lock:
+            flight = self._flights.flight_of(request.run_key)
+            leader = None if flight is None else flight.leader
+        return None if leader is None or leader.run_key == request.run_key else leader.run
+
+    def leave(self, request: Request) -> None:
+        with self._lock:
+            flight = self._flights.flight_of(request.run_key)
+            if flight is not None and flight.leader.run_key != request.run_key:
+                self._flights.leave(request.run_key)
 
     def who_makes(self, request: Request) -> str:
         with self._lock:

@@ -108,7 +108,7 @@ class DirectCall:
                 wait_for_run(run, None)
             state = self._prepare()
         if self.task.cache_key_fn is not None and state is None:
-            state = Consultation(self.run, self.task).consult()
+            state = self._consultation().consult()
         return self._end(state or drive(new_life(self.task), self._perform))
 
     async def aexecute(self) -> State:
@@ -123,8 +123,11 @@ class DirectCall:
                 await bring(self.found.dependencies)
             state = self._prepare()
         if self.task.cache_key_fn is not None and state is None:
-            state = await Consultation(self.run, self.task).aconsult()
+            state = await self._consultation().aconsult()
         return self._end(state or await adrive(new_life(self.task), self._aperform))
+
+    def _consultation(self) -> Consultation:
+        return Consultation(self.run, self.task, parent=current_run.get())
 
     def _unsettled(self) -> list[TaskRun]:
         runs = map(run_of, merged(self.found, self.awaited))

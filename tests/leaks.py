@@ -179,11 +179,11 @@ def _descriptors() -> frozenset[tuple[int, str]]:
         if int(fd) in lent:
             _seen_on_lent_loops.add((int(fd), target))
         is_lent = (int(fd), target) in _seen_on_lent_loops or (_lent_sockets and _is_of_ray(target))
-        # What monitors read of processes is open for a moment, over and over.
-        if target not in LASTING_FILES and not is_lent and not _is_of_process(target):
+        # What monitors read of processes and of the system is open for a moment, over and over.
+        if target not in LASTING_FILES and not is_lent and not _is_of_system(target):
             found.add((int(fd), target))
     return frozenset(found)
 
 
-def _is_of_process(target: str) -> bool:
-    return target.startswith("/proc/") and target.split("/")[2].isdecimal()
+def _is_of_system(target: str) -> bool:
+    return target.startswith("/proc/")

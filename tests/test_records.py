@@ -166,7 +166,7 @@ def test_task_run_is_found_by_name_and_id() -> None:
     assert second.name == "row 2-7"
     assert record.task_run("row 2-7") == second
     assert record.task_run(second.id) == second
-    assert record.task_run(second.id.hex[:31]) == second
+    assert record.task_run(second.id.hex) == second
     with pytest.raises(RunNotFound):
         record.task_run("named-2")
     naming()

@@ -19,7 +19,7 @@ from penstock.options import (
     checked_template,
     checked_text,
     checked_timeout,
-    refuse_unsupported,
+    refuse_unknown,
 )
 from penstock.runtime.flow_calls import as_task, call_flow
 from penstock.runtime.futures import FutureList, TaskFuture
@@ -82,12 +82,11 @@ class Flow(Decorated, Generic[P, R]):
         on_failure: Any = None,
         on_crashed: Any = None,
         on_cancellation: Any = None,
-        **later: Any,
+        **unknown: Any,
     ) -> None:
-        refuse_unsupported("@flow", **later)
+        refuse_unknown("@flow", **unknown)
         self.name = checked_name(name, callable_name(self.fn), "flow")
-        given = checked_text("description", description)
-        self.description = described(self.fn) if given is None else given
+        self.description = checked_text("description", description, described(self.fn))
         self._version = checked_text("version", version)
         self.task_runner = task_runner
         self.retry_policy = RetryPolicy(retries, retry_delay_seconds)

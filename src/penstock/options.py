@@ -65,11 +65,11 @@ def checked_whole(option: str, value: Any, least: int | None = None) -> int:
     return value
 
 
-def checked_text(option: str, value: Any) -> str | None:
-    """Check an option that is a text or None."""
+def checked_text(option: str, value: Any, default: str | None = None) -> str | None:
+    """Check an option that is a text or None, which stands for a default."""
     if value is not None and not isinstance(value, str):
         raise InvalidOptionError(f"{option} is {value!r}; it must be a text.")
-    return value
+    return default if value is None else value
 
 
 def checked_flag(option: str, value: Any) -> Any:
@@ -196,21 +196,11 @@ def _functions(given: Any) -> tuple[Hook, ...]:
     return functions
 
 
-_NOT_YET: frozenset[str] = frozenset()
-
-
-def refuse_unsupported(decorator: str, **options: Any) -> None:
-    """Refuse options that do not exist, and those that this version does not honour yet.
+def refuse_unknown(decorator: str, **options: Any) -> None:
+    """Refuse options that do not exist.
 
     Raises:
         ParameterBindError: there is no such option.
-        InvalidOptionError: the option would be ignored silently.
     """
-    for name, value in options.items():
-        if name not in _NOT_YET:
-            raise ParameterBindError(f"{decorator} has no option {name!r}.")
-        if value is not None:
-            raise InvalidOptionError(
-                f"{name} is {value!r}, but this version of Penstock does not support {name} yet. "
-                "Leave the option out."
-            )
+    for name in options:
+        raise ParameterBindError(f"{decorator} has no option {name!r}.")

@@ -48,10 +48,10 @@ class Settings:
     log_level: int
     loggers: tuple[str, ...]
     log_prints: bool
-    refresh_cache: bool
     persist_result: bool
     result_storage: str
     result_serializer: str
+    refresh_cache: bool
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -79,10 +79,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         log_level=_one_of(variables, "PENSTOCK_LOG_LEVEL", "INFO", _LEVELS),
         loggers=_names(variables.get("PENSTOCK_LOGGERS", "")),
         log_prints=_one_of(variables, "PENSTOCK_LOG_PRINTS", "off", _SWITCH),
-        refresh_cache=_one_of(variables, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH),
         persist_result=_one_of(variables, "PENSTOCK_PERSIST_RESULT", "off", _SWITCH),
         result_storage=variables.get("PENSTOCK_RESULT_STORAGE") or f"{home}/results",
         result_serializer=variables.get("PENSTOCK_RESULT_SERIALIZER") or "pickle",
+        refresh_cache=_one_of(variables, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH),
     )
 
 

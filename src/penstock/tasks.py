@@ -27,7 +27,7 @@ from penstock.options import (
     checked_text,
     checked_timeout,
     checked_whole,
-    refuse_unsupported,
+    refuse_unknown,
 )
 from penstock.results.policy import ResultOptions
 from penstock.runtime.cache_keys import task_input_hash, task_source_hash
@@ -43,6 +43,8 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_HOOK_STATES = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
 
 __all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "task_source_hash"]
 
@@ -93,12 +95,11 @@ class Task(Decorated, Generic[P, R]):
         on_completion: Any = None,
         on_failure: Any = None,
         on_crashed: Any = None,
-        **later: Any,
+        **unknown: Any,
     ) -> None:
-        refuse_unsupported("@task", **later)
+        refuse_unknown("@task", **unknown)
         self.name = checked_name(name, callable_name(self.fn), "task")
-        given = checked_text("description", description)
-        self.description = described(self.fn) if given is None else given
+        self.description = checked_text("description", description, described(self.fn))
         self.tags = checked_tags(tags)
         self.version = checked_text("version", version)
         self.task_runner = checked_runner(task_runner)
@@ -114,21 +115,12 @@ class Task(Decorated, Generic[P, R]):
         caching = checked_caching(cache_key_fn, cache_expiration, refresh_cache)
         self.cache_key_fn, self.cache_expiration, self.refresh_cache = caching
         self.task_run_name = checked_template("task_run_name", task_run_name, self.parameter_names)
-        self.results = checked_results(persist_result, result_storage, result_serializer)
-        self._name_results(result_storage_key)
+        results = checked_results(persist_result, result_storage, result_serializer)
+        key = checked_storage_key(result_storage_key, self.parameter_names)
+        self.results = results if key is None else (results or ResultOptions())._replace(key=key)
         self.log_prints = checked_flag("log_prints", log_prints)
-        self.hooks = checked_hooks(
-            {
-                StateType.COMPLETED: on_completion,
-                StateType.FAILED: on_failure,
-                StateType.CRASHED: on_crashed,
-            }
-        )
-
-    def _name_results(self, template: Any) -> None:
-        key = checked_storage_key(template, self.parameter_names)
-        if key is not None:
-            self.results = (self.results or ResultOptions())._replace(key=key)
+        hooks = (on_completion, on_failure, on_crashed)
+        self.hooks = checked_hooks(dict(zip(_HOOK_STATES, hooks, strict=True)))
 
     @property
     def retries(self) -> int:
@@ -356,18 +348,18 @@ def task(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
         bundle: False sends every run to its engine in a message of its own; by default small
             runs travel together.
         timeout_seconds: the longest an attempt may take.
-        cache_key_fn: `key(context, parameters)` gives a text; a run with the key of one that has
-            completed takes its value and is not run. `task_input_hash` and `task_source_hash`
-            are such functions. None for a key: the run is not cached.
-        cache_expiration: how long a value may be used: a timedelta, or seconds; default for ever.
-        refresh_cache: True runs in any case, and replaces the value; default what the setting
-            `PENSTOCK_REFRESH_CACHE` says.
         persist_result: store a large result (a small one is always kept); default what the flow
             says.
         result_storage: where: a folder, or a URL such as `s3://bucket/prefix`.
         result_serializer: how: "pickle", "json", "compressed/pickle", or one of your own.
         result_storage_key: the name that the result is stored under, also a small one: a
             `str.format` template on the parameters, such as "totals/{day}".
+        cache_key_fn: `key(context, parameters)` gives a text; a run with the key of one that has
+            completed takes its value and is not run. `task_input_hash` and `task_source_hash`
+            are such functions. None for a key: the run is not cached.
+        cache_expiration: how long a value may be used: a timedelta, or seconds; default for ever.
+        refresh_cache: True runs in any case, and replaces the value; default what the setting
+            `PENSTOCK_REFRESH_CACHE` says.
         log_prints: record what the task prints; default what the flow says.
         task_run_name: a `str.format` template on the parameters, or a callable.
         on_completion, on_failure, on_crashed: hooks, `hook(task, task_run, state)`, one or a list.

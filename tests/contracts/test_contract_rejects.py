@@ -13,6 +13,8 @@ import pytest
 from penstock.testing import TaskRunnerContract
 from tests.contracts.wrong_runners import RIGHT, WRONG
 
+pytestmark = pytest.mark.timeout(180)
+
 Outcomes = dict[tuple[str, str], set[str]]
 FILE = Path(__file__).with_name("wrong_runners.py")
 ROOT = FILE.parents[2]
@@ -25,11 +27,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     report = tmp_path_factory.mktemp("contract") / "report.xml"
     pairs = [*WRONG.items(), *((right, test) for right in RIGHT for test in TELLING)]
     tests = [f"{FILE}::Test{runner.__name__}::{test}" for runner, test in pairs]
-    options = ["-q", "-p", "no:cacheprovider", "--timeout=20", f"--junitxml={report}"]
+    options = ["-q", "-p", "no:cacheprovider", "--timeout=40", f"--junitxml={report}"]
     subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=ROOT,
-        timeout=50,
+        timeout=150,
         check=False,
         capture_output=True,
     )

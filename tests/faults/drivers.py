@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,10 +175,16 @@ class Story:
         return self._start(["resume", "@last", *options], failpoints)
 
     def _start(self, arguments: list[str], failpoints: str) -> int:
+        workers = [] if self.runner == "sequential" else ["--workers", "2"]
+        runner = ["--runner", RUNNERS[self.runner][0], *workers]
+        pid = self.command([*arguments, *runner], failpoints)
+        self.drivers.append(pid)
+        return pid
+
+    def command(self, arguments: list[str], failpoints: str = "") -> int:
+        """Start a command of `penstock`; gives its process id."""
         for file in self.counts.iterdir():
             file.unlink()
-        name = RUNNERS[self.runner][0]
-        workers = [] if self.runner == "sequential" else ["--workers", "2"]
         variables = {
             **{key: value for key, value in os.environ.items() if key.startswith("PYTHON")},
             "PATH": os.environ["PATH"],
@@ -190,12 +197,8 @@ class Story:
             "FAULTS_LEDGER": str(self.folder / "ledger"),
             "FAULTS_PAUSE": str(self.pause),
         }
-        pid = self.warm.start(
-            [*arguments, "--runner", name, *workers], variables, self.folder, self.seed
-        )
         self.seed += 1
-        self.drivers.append(pid)
-        return pid
+        return self.warm.start(arguments, variables, self.folder, self.seed)
 
     def wait(self, pid: int, seconds: float = LIMIT) -> int:
         """Wait for a driver and all it has started to end; a death by a signal is kept in mind."""
@@ -211,6 +214,11 @@ class Story:
         if code < 0:
             self.note_crash()
         return code
+
+    def copy(self, folder: Path) -> Story:
+        """Give the same flow run once more, in a folder of its own; no driver may be alive."""
+        shutil.copytree(self.folder, folder)
+        return replace(self, folder=folder, crashes=list(self.crashes), drivers=list(self.drivers))
 
     def note_crash(self) -> None:
         """Keep in mind how the history stands, now that a driver is dead."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from penstock.history.leases import LOST_MESSAGE
-from penstock.results.small import decode_small
+from penstock.results.kept import load_kept
 from penstock.version import __version__
 from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
 from tests.shapes import FINAL, Row
+
+_MINUTE = 60 * 10**9
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class Model:
-    """A workload: its task runs by label, the labels of its subflow runs, and its value."""
+    """A workload: what its flow begins with and gives, its task runs and subflow runs by label."""
 
     flow: str
+    arguments: Mapping[str, object]
     value: object
     tasks: Mapping[str, Expected]
     subflows: frozenset[str] = frozenset()
@@ -94,7 +98,7 @@ class Case:
         began_at, ended_at: times before and after everything.
         runner: the name of its task runner, as far as known.
         drivers: the ids of the processes that drove it, as far as known.
-        identities: those of an undisturbed run, by label.
+        identities: those of an undisturbed run, by label; sources: those of its tasks, by key.
         losses: how many workers have died.
     """
 
@@ -107,6 +111,7 @@ class Case:
     drivers: frozenset[int] = frozenset()
     crashes: Sequence[Crash] = ()
     identities: Mapping[str, bytes] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     losses: int = 0
 
 
@@ -232,29 +237,39 @@ def _happened(row: Row, label: str, effects: list[Effect]) -> Iterator[str]:
 
 
 def value_of(row: Row) -> Any:
-    """Give the kept value of a run."""
-    return decode_small(row["result"], row["result_codec"])
+    """Give the kept value of a run; a stored one is read and its digest compared."""
+    return load_kept(row["result"], row["result_codec"])
 
 
 def _values(case: Case, history: History, labelled: Mapping[str, list[Row]]) -> Iterator[str]:
     for label, expected in case.model.tasks.items():
         for row in labelled.get(label, ()):
             yield from _fits(case, history, row, label, expected)
+            yield from _worth(row, label, expected.value)
     for row in history.flow_runs.values():
         subflow = case.model.tasks.get(label_of(row) or "")
         value = case.model.value if subflow is None else subflow.value
         if subflow is not None and row["flow"] != subflow.task:
             yield f"values: flow run {told(row)} is of {row['flow']}"
-        if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != value):
-            yield f"values: flow run {told(row)} gave {row['result']!r} instead of {value!r}"
+        yield from _worth(row, "the flow run", value)
+
+
+def _worth(row: Row, label: str, value: object) -> Iterator[str]:
+    if row["state"] != "COMPLETED":
+        return
+    try:
+        given = "nothing" if row["result"] is None else value_of(row)
+    except Exception as exc:
+        yield f"values: the value of {label} cannot be read: {exc!r}"
+    else:
+        if given != value:
+            yield f"values: {label} gave {given!r} instead of {value!r}"
 
 
 def _fits(case: Case, history: History, row: Row, label: str, expected: Expected) -> Iterator[str]:
     task = history.tasks.get((row["flow_run_id"], row["task"]))
     if task is not None and task["name"] != expected.task:
         yield f"values: {label} is a run of {task['name']}"
-    if row["state"] == "COMPLETED" and (row["result"] is None or value_of(row) != expected.value):
-        yield f"values: {label} gave {row['result']!r} instead of {expected.value!r}"
     if case.identities.get(label, row["identity"]) != row["identity"]:
         yield f"values: {label} has another identity than in an undisturbed run"
     upstreams = [history.task_runs.get(key) for key in upstreams_of(row)]
@@ -324,7 +339,7 @@ def _told(case: Case, history: History) -> Iterator[str]:
     for effect in case.effects:
         effects[effect.task_run_id].append((effect.attempt, f"{effect.label} {effect.kind}s"))
     for key, row in history.task_runs.items():
-        times = [(line["attempt"], line["at"]) for line in lines[key]]
+        times = [(line["attempt"] or 0, line["at"]) for line in lines[key]]
         if times != sorted(times) or (times and times[-1][1] > (row["ended_at"] or 1 << 62)):
             yield f"told: the log lines of {told(row)} are not in order, or behind its end"
         # What was not recorded before a crash is no longer told.
@@ -332,6 +347,43 @@ def _told(case: Case, history: History) -> Iterator[str]:
         happened = effects[key] if row["state"] == "COMPLETED" else effects[key][: len(messages)]
         if messages != happened:
             yield f"told: the log lines of {told(row)} are {messages} instead of {happened}"
+
+
+def _begun(case: Case, row: Row) -> Iterator[str]:
+    """Check what a flow run could be continued with."""
+    if row["parent_task_run_id"] is not None:
+        if row["arguments"] is not None or row["origin"] is not None:
+            yield f"values: subflow run {told(row)} has what only outermost ones have"
+        return
+    try:
+        packed = pickle.loads(row["arguments"] or pickle.dumps({}))
+        arguments = {name: pickle.loads(data) for name, data in packed.items()}
+    except Exception as exc:
+        arguments = {"": exc}
+    if arguments != case.model.arguments:
+        yield f"values: {told(row)} began with {arguments}"
+    if json.loads(row["origin"] or "{}").get("name") != row["flow"]:
+        yield f"values: {told(row)} comes from {row['origin']}"
+
+
+def _driven(history: History, row: Row) -> Iterator[str]:
+    """Compare a flow run with its lease."""
+    lease = history.leases.get(row["id"])
+    if row["parent_task_run_id"] is not None:
+        if lease is not None:
+            yield f"epochs: subflow run {told(row)} has a lease of its own"
+        return
+    if lease is None:
+        yield f"epochs: {told(row)} has no lease"
+        return
+    names = ("host", "pid", "pid_started_at")
+    if any(lease[name] != row[name] for name in names) or lease["epoch"] != epoch_of(row):
+        yield f"epochs: {told(row)} was not written by who has the lease: {lease}"
+    # The last sign of life is given with the end.
+    if not row["created_at"] <= lease["beat_at"] <= (row["ended_at"] or 1 << 62) + _MINUTE:
+        yield f"epochs: the lease of {told(row)} dates from {lease['beat_at']}"
+    if not 0 < lease["counter"] <= len(history.logs) + len(history.task_runs) + 1000:
+        yield f"epochs: the lease of {told(row)} has the counter {lease['counter']}"
 
 
 def _placed(case: Case, history: History) -> Iterator[str]:
@@ -348,9 +400,15 @@ def _placed(case: Case, history: History) -> Iterator[str]:
             yield f"values: {told(row)} was driven by process {row['pid']}"
         if row["created_at"] < case.began_at or (row["ended_at"] or 0) > case.ended_at:
             yield f"values: {told(row)} ran before or after everything"
+        yield from _begun(case, row)
+        yield from _driven(history, row)
+    if history.leases.keys() - history.flow_runs.keys():
+        yield "values: there is a lease of an unknown flow run"
     for task in history.tasks.values():
         if not task["key"].endswith(f".{task['name']}"):
             yield f"values: task {task['name']} is {task['key']}"
+        if case.sources.get(task["key"], task["source"]) != task["source"]:
+            yield f"values: task {task['name']} has the source {task['source']}"
     facts: list[tuple[str, Any, Any]] = [
         *(("process", row["pid"], row["pid_started_at"]) for row in history.flow_runs.values()),
         *(("version", None, row["version"]) for row in history.flow_runs.values()),

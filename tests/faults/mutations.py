@@ -61,7 +61,9 @@ def mutated(tables: Tables, mutation: Mutation, dice: random.Random) -> tuple[Ta
     """Give the rows with one change, and how it is told; None when nothing can be changed so."""
     rows = [dict(row) for row in tables[mutation.table]]
     changed = _CHANGES[mutation.kind](mutation, rows, dice)
-    return None if changed is None else ({**tables, mutation.table: rows}, changed)
+    if changed is None or sorted(map(repr, rows)) == sorted(map(repr, tables[mutation.table])):
+        return None  # rows that have swapped all in which they differ
+    return {**tables, mutation.table: rows}, changed
 
 
 def _drop(mutation: Mutation, rows: list[Row], dice: random.Random) -> str:

@@ -143,9 +143,10 @@ def good_case(tmp_path_factory: pytest.TempPathFactory) -> judge.Case:
 
 
 def with_identities(case: judge.Case, tables: Tables) -> judge.Case:
-    """Take the identities of a good history for those of an undisturbed run."""
+    """Take what a good history says of tasks for that of an undisturbed run."""
     rows = tables["task_runs"]
     case.identities = {str(judge.label_of(row)): row["identity"] for row in rows}
+    case.sources = {row["key"]: row["source"] for row in tables["tasks"]}
     return case
 
 

@@ -17,6 +17,7 @@ from penstock import flow, get_run_context, get_run_logger, task
 from tests.faults.judge import Expected, Model
 
 EXTRAS = 6
+LARGE = 100_000
 
 
 def note(kind: str, label: str) -> None:
@@ -74,6 +75,20 @@ def nest(label: str, count: int) -> int:
         return sum([first.result(), *(other.result() for other in others)])
 
 
+@task(persist_result=True)
+def large(label: str, size: int) -> bytes:
+    """Give more than the history itself keeps."""
+    with told(label):
+        return bytes(size)
+
+
+@task
+def length(label: str, data: bytes) -> int:
+    """Give the length of what another task gave."""
+    with told(label):
+        return len(data)
+
+
 @task
 def unwanted(label: str) -> None:
     """Take as long as anything else; it may be cancelled."""
@@ -103,11 +118,12 @@ def mix(width: int = 4) -> int:
     lone.cancel()
     lone.wait()
     again = flaky.submit("flaky", 5)
+    size = length.submit("length", large.submit("large", LARGE))
     values.append(part("part", 3))
     for n in sorted(random.sample(range(EXTRAS), 2)):
         if square.submit(f"extra-{n}", n).result() >= 9:
             square(f"extra-{n}/more", n + 1)
-    return total("total", [*values, chain, nested, fan_in, again])
+    return total("total", [*values, chain, nested, fan_in, again, size])
 
 
 def _total(label: str, upstream: dict[str, Expected], more: int = 0) -> dict[str, Expected]:
@@ -130,6 +146,8 @@ def model(width: int = 4) -> Model:
         tasks[f"nest/{n}"] = Expected("total", 9 + n, ("nest/0",), parent="nest")
     tasks["unwanted"] = Expected("unwanted", None, cancelled=True)
     tasks["flaky"] = Expected("flaky", -5, attempts=2)
+    tasks["large"] = Expected("large", bytes(LARGE))
+    tasks["length"] = Expected("length", LARGE, ("large",))
     tasks["part"] = Expected("part", 0 + 1 + 4)
     for n in range(3):
         tasks[f"part/{n}"] = Expected("square", n * n, parent="part")
@@ -138,6 +156,6 @@ def model(width: int = 4) -> Model:
         tasks[f"extra-{n}"] = Expected("square", n * n, certain=False)
         if n >= 3:
             tasks[f"extra-{n}/more"] = Expected("square", (n + 1) ** 2, certain=False)
-    waited = {label: tasks[label] for label in ("chain-3", "nest", "fan-in", "flaky")}
+    waited = {label: tasks[label] for label in ("chain-3", "nest", "fan-in", "flaky", "length")}
     tasks |= _total("total", waited, 49 + 5)
-    return Model("mix", tasks["total"].value, tasks, frozenset({"part"}))
+    return Model("mix", {"width": width}, tasks["total"].value, tasks, frozenset({"part"}))

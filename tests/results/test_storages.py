@@ -102,7 +102,7 @@ def test_flow_keeps_results_in_s3(bucket: str) -> None:
 
     futures: list[Any] = []
     example()
-    assert held(futures[0]).codec == "stored"
+    assert held(futures[0])[1] == "stored"
     assert loaded(futures[0]) == b"x" * 6_000_000
 
 

@@ -13,7 +13,6 @@ from penstock.cli.session import READ_OPTIONS, Session, to_json, with_session
 from penstock.cli.text import clean
 from penstock.errors import RunNotFound
 from penstock.history.base import HistoryReader
-from penstock.history.kept_results import Held, held_by_flow_run, held_by_task_run
 from penstock.history.references import id_digits
 from penstock.results.references import STORED, read_kept, reference_of
 
@@ -32,7 +31,7 @@ def result(session: Session, run: str, task: str | None, output: str | None) -> 
     (clean-417), as TASK:NUMBER, or by its id.
     """
     held, name = _held(session.reader(), run, task)
-    if held.data is None or held.codec is None:
+    if held is None:
         raise CommandError(
             Problem(
                 Exit.NOT_FOUND,
@@ -48,23 +47,25 @@ def result(session: Session, run: str, task: str | None, output: str | None) -> 
         else:
             session.out.stream.write(to_json(value, ascii_only=not session.out.unicode) + "\n")
         return
-    data, serializer = read_kept(held.data, held.codec)
+    data, serializer = read_kept(*held)
     with click.open_file(output, "wb") as file:
         file.write(data)
     session.talk(f"{len(data):,} bytes of {clean(serializer)} saved to {clean(output)}")
 
 
-def _held(reader: HistoryReader, run: str, task: str | None) -> tuple[Held, str]:
+def _held(
+    reader: HistoryReader, run: str, task: str | None
+) -> tuple[tuple[bytes, str] | None, str]:
     """Give the kept result that is meant, and the name of its run."""
     if task is None and run.count(":") < 2:
         flow_run = reader.find_flow_run(run)
-        return held_by_flow_run(reader, flow_run["id"]), flow_run["name"]
+        return reader.kept_result(flow_run["id"]), flow_run["name"]
     task_run = reader.find_task_run(run if task is None else _reference(run, task))
     if task is not None and ":" not in _reference(run, task):
         flow_run = reader.find_flow_run(run)
         if task_run["flow_run_id"] != flow_run["id"]:
             raise RunNotFound(f"Task run {task!r} does not belong to flow run {run!r}.")
-    return held_by_task_run(reader, task_run["id"]), task_run["name"]
+    return reader.kept_result(task_run["id"]), task_run["name"]
 
 
 def _reference(run: str, task: str) -> str:
@@ -77,11 +78,11 @@ def _reference(run: str, task: str) -> str:
     return task
 
 
-def _plain_value(held: Held, name: str) -> Any:
+def _plain_value(held: tuple[bytes, str], name: str) -> Any:
     """Give a result that is JSON; of any other only its bytes can be saved."""
-    assert held.data is not None
-    assert held.codec is not None
-    codec = held.codec if held.codec != STORED else reference_of(held.data).serializer
+    data, codec = held
+    if codec == STORED:
+        codec = reference_of(data).serializer
     if codec not in ("json", "compressed/json", "compressed/zlib/json"):
         raise CommandError(
             Problem(
@@ -92,5 +93,5 @@ def _plain_value(held: Held, name: str) -> Any:
                 'Save its bytes with -o FILE; keep it with result_serializer="json" to see it.',
             )
         )
-    data, _ = read_kept(held.data, held.codec)
+    data, _ = read_kept(*held)
     return json.loads(data if codec == "json" else zlib.decompress(data))

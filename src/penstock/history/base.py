@@ -106,8 +106,6 @@ TABLE_COLUMNS = (
     "error_message",
 )
 LOG_COLUMNS = ("flow_run_id", "task_run_id", "attempt", "at", "level", "logger", "message")
-CACHE_COLUMNS = ("key", "task_run_id", "created_at", "expires_at")
-CLAIM_COLUMNS = ("key", "claim")
 LEASE_COLUMNS = (
     "id",  # of an outermost flow run
     "epoch",
@@ -117,6 +115,8 @@ LEASE_COLUMNS = (
     "pid",
     "pid_started_at",
 )
+CACHE_COLUMNS = ("key", "task_run_id", "created_at", "expires_at")
+CLAIM_COLUMNS = ("key", "claim")
 COUNT_COLUMNS = ("flow_run_id", "task", "state", "number")
 
 
@@ -152,9 +152,9 @@ class Group:
     task_runs: list[tuple[Any, ...]] = field(default_factory=list)
     logs: list[tuple[Any, ...]] = field(default_factory=list)
     counts: list[tuple[Any, ...]] = field(default_factory=list)
+    leases: list[tuple[Any, ...]] = field(default_factory=list)
     cache: list[tuple[Any, ...]] = field(default_factory=list)
     claims_ended: list[tuple[Any, ...]] = field(default_factory=list)
-    leases: list[tuple[Any, ...]] = field(default_factory=list)
     written: bool = field(default=False, init=False, compare=False)
 
     def add_cache(self, run: TaskRun) -> None:

@@ -1,9 +1,8 @@
-"""What the history says of kept results: the bytes of one, all references, and who still runs."""
+"""What the history says of stored results: all references to them, and who may be recording."""
 
 from __future__ import annotations
 
 from time import time_ns
-from typing import NamedTuple
 
 from penstock.history.base import HistoryReader
 from penstock.history.owners import is_gone
@@ -13,28 +12,6 @@ LIVE_SECONDS = 15.0
 """A driver that gave a sign of life within this time, in seconds, is alive."""
 
 _FINAL = frozenset(state.value for state in FINAL_TYPES)
-
-
-class Held(NamedTuple):
-    """A kept result as the history holds it; both None where it keeps none."""
-
-    data: bytes | None
-    codec: str | None
-
-
-def held_by_flow_run(reader: HistoryReader, id: str) -> Held:
-    """Give the kept result of a flow run, by the text of its id."""
-    return _held(reader, "result_of_flow_run", id)
-
-
-def held_by_task_run(reader: HistoryReader, id: str) -> Held:
-    """Give the kept result of a task run, by the text of its id."""
-    return _held(reader, "result_of_task_run", id)
-
-
-def _held(reader: HistoryReader, query: str, id: str) -> Held:
-    rows = reader.select(query, id=bytes.fromhex(id.replace("-", "")))
-    return Held(rows[0]["result"], rows[0]["result_codec"]) if rows else Held(None, None)
 
 
 def stored_results(reader: HistoryReader) -> list[bytes]:

@@ -31,7 +31,7 @@ from penstock.history.base import EPOCH_BITS, CacheStore, Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
-from penstock.runs import TaskRun
+from penstock.runs import FlowRun, TaskRun
 from penstock.states import StateType, describe_exception
 
 GROUP_SECONDS = 0.05
@@ -145,11 +145,11 @@ class Recorder:
         self._waiting_text = 0
         self._lone = Ledger(None)
         self._submitted: deque[TaskRun] = deque()
-        # What decides on cache keys for the runs that are recorded here, once one has such.
-        self.desk: Any = None
         self._leases: dict[bytes, Lease] = {}
         self._lost: set[bytes] = set()
         self._beat_at = 0.0
+        # What decides on cache keys for the runs that are recorded here, once one has such.
+        self.desk: Any = None
 
     @property
     def is_usable(self) -> bool:
@@ -385,9 +385,7 @@ class Recorder:
                 if subject.log_budget is not None and subject.log_budget.dropped:
                     group.logs.append(subject.log_budget.notice())
                 if not subject.is_task_run:
-                    row = flow_run_row(subject, next(ledger.numbers), self._owner, self._release)
-                    if kind == ENDED or not subject.is_over:
-                        group.flow_runs.append(row)
+                    self._add_flow_run(group, kind, subject, ledger)
                     continue
                 row = task_run_row(subject, type, next(ledger.numbers), ledger.key)
                 if kind == ENDED and subject.cache is not None:
@@ -413,6 +411,11 @@ class Recorder:
                 waiters.append(subject)
         self._complete(group, touched, text)
         return group, waiters
+
+    def _add_flow_run(self, group: Group, kind: int, run: FlowRun, ledger: Ledger) -> None:
+        row = flow_run_row(run, next(ledger.numbers), self._owner, self._release)
+        if kind == ENDED or not run.is_over:
+            group.flow_runs.append(row)
 
     def _complete(self, group: Group, touched: dict[Ledger, set[int]], text: int) -> None:
         self._note_text(-text)

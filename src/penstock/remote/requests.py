@@ -52,7 +52,7 @@ class Requests:
         self._live = live
         self._header = header
         self._mirrors = Mirrors(live, self._run_that_is_open)
-        self._caching = CacheRequests(live, self._run_to_cache, self._answer)
+        self._caching = CacheRequests(live, self._mirrors.run_of, self._answer)
         self._known: dict[bytes, TaskRun] = live.exported
         kept = KeptHere(live, self._mirrors)
         self._kept_questions: dict[str, Callable[..., Any]] = {
@@ -91,10 +91,10 @@ class Requests:
                 self._tell_number(asked_by, number, *rest)
             elif question == "value":
                 self._find_value(asked_by, number, *rest)
-            elif question == "cache":
-                self._later(self._caching.consult, asked_by, number, *rest)
             elif question in self._kept_questions:
                 self._later(self._tell_kept, asked_by, number, question, *rest)
+            elif question == "cache":
+                self._later(self._caching.consult, asked_by, number, *rest)
             elif question == "parameters":
                 self._later(self._tell_parameters, asked_by, number)
             else:
@@ -163,10 +163,6 @@ class Requests:
         run = None if cargo is None else cargo.run
         # A value that is made again has a stand-in there, which is no task run.
         return run if isinstance(run, TaskRun) else None
-
-    def _run_to_cache(self, key: bytes) -> TaskRun | None:
-        """Give a run that was sent to a worker, or called by one, until it has ended."""
-        return self._mirrors.run_of(key)
 
     def _look_at(self, key: bytes) -> None:
         run = self._known.get(key)
@@ -250,9 +246,6 @@ class Requests:
         parent = TaskRun(self._live.flow, key, 0)
         parent.live, parent.recorder = self._live, self._live.recorder
         parent.log_prints = log_prints
-        called = self._mirrors.run_of(key)
-        if called is not None:
-            parent.inside = called.inside
         return parent
 
     def _task_of(self, digest: str) -> Any:

@@ -11,7 +11,6 @@ import pytest
 
 from penstock import StateType, flow, task
 from penstock.errors import ResultStorageError, SerializationError
-from penstock.history.kept_results import Held, held_by_task_run
 from penstock.history.stores import open_reader
 from penstock.results.kept import load_kept, why_unusable
 from penstock.settings import load_settings
@@ -33,10 +32,10 @@ class Traced:
         return {**self.__dict__, "pickled_by": os.getpid()}
 
 
-def held(future: Any) -> Held:
-    """Give what the history keeps of a task run, once its flow run has ended."""
+def held(future: Any) -> tuple[bytes | None, str | None]:
+    """Give what the history keeps of a task run and its codec, once its flow run has ended."""
     with closing(open_reader(load_settings().database_url)) as reader:
-        return held_by_task_run(reader, str(future.task_run.id))
+        return reader.kept_result(str(future.task_run.id)) or (None, None)
 
 
 def loaded(future: Any) -> Any:
@@ -68,7 +67,7 @@ class KeptResultsContract:
 
         futures: list[Any] = []
         example()
-        assert held(futures[0]).codec == "stored"
+        assert held(futures[0])[1] == "stored"
         assert loaded(futures[0]) == b"x" * LARGE
 
     def test_large_result_that_is_not_persisted_is_not_kept(
@@ -142,7 +141,7 @@ class KeptResultsContract:
 
         futures: list[Any] = []
         example()
-        assert held(futures[0]).codec == "pickle"
+        assert held(futures[0])[1] == "pickle"
         assert loaded(futures[0]) == [1, "a"]
 
     def test_result_with_a_key_is_stored_under_it(self, task_runner: BaseTaskRunner) -> None:
@@ -156,7 +155,7 @@ class KeptResultsContract:
 
         futures: list[Any] = []
         example()
-        assert held(futures[0]).codec == "stored"
+        assert held(futures[0])[1] == "stored"
         assert (load_settings().home / "results" / "totals" / "monday.bin").is_file()
         assert loaded(futures[0]) == 6
 
@@ -185,7 +184,7 @@ class KeptResultsContract:
 
         futures: list[Any] = []
         example()
-        assert [held(future).codec for future in futures] == ["json", "stored"]
+        assert [held(future)[1] for future in futures] == ["json", "stored"]
         assert loaded(futures[0]) == {"rows": ["ü"] * 2, "mean": 1.5}
         assert loaded(futures[1]) == {"rows": ["ü"] * LARGE, "mean": 1.5}
 

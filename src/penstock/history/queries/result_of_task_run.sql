@@ -1,1 +1,0 @@
-SELECT result, result_codec FROM task_runs WHERE id = :id

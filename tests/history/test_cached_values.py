@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.core.caching import Kept
-from penstock.history.base import Claimant, Group, Wanted
+from penstock.history.base import Group
+from penstock.history.cache_store import Claimant, Wanted
 from penstock.history.cached_values import SILENT_AFTER, SQLiteCacheStore
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.sqlite import SQLiteStore

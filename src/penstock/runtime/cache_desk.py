@@ -37,7 +37,7 @@ from penstock.core.caching import (
     is_expired,
 )
 from penstock.errors import HistoryError
-from penstock.history.base import CacheStore
+from penstock.history.cache_store import CacheStore
 from penstock.history.recorder import Recorder
 from penstock.ids import new_task_run_key
 from penstock.runs import TaskRun

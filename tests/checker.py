@@ -257,7 +257,10 @@ def _unattributed(history: History) -> Iterator[str]:
             yield f"attributed: {line['message']!r} is a line of another flow run"
         if run is not None and line["at"] < run["created_at"]:
             yield f"attributed: {line['message']!r} was written before {told(run)} was made"
-    names = Counter((row["flow_run_id"], row["key"], row["name"]) for row in history.tasks.values())
+    names = Counter(
+        (row["flow_run_id"], row["key"], row["name"], row["source"])
+        for row in history.tasks.values()
+    )
     yield from (f"attributed: task {key[2]} is told twice" for key, n in names.items() if n > 1)
 
 

@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,14 @@ def split_target(target: str) -> tuple[Path, str | None]:
     raise usage_error(f"There is no file {path!r}.")
 
 
-def load_file(file: Path) -> types.ModuleType:
+def load_file(file: Path, *, up_to_flow_calls: bool = False) -> types.ModuleType:
     """Run a Python file as a module named after it; `if __name__ == "__main__"` does not hold.
 
     Its folder comes first on `sys.path`, so that it imports what lies beside it, and
     `sys.argv` holds its name alone.
+
+    Args:
+        up_to_flow_calls: where it calls a flow, it is run no further.
 
     Raises:
         LoadingFailed: the file raised.
@@ -62,11 +66,25 @@ def load_file(file: Path) -> types.ModuleType:
     stand_for_script(name, str(file))
     # Classes of the file are looked up here, by dataclasses and by pickle.
     sys.modules[name] = module
-    try:
-        loader.exec_module(module)
-    except Exception as exc:
-        raise LoadingFailed(file.name) from exc
+    execute(module, up_to_flow_calls=up_to_flow_calls)
     return module
+
+
+def execute(module: types.ModuleType, *, up_to_flow_calls: bool) -> None:
+    """Run the code of a new module.
+
+    Raises:
+        LoadingFailed: it raised.
+    """
+    from penstock.runtime.unpacking import loaded_up_to_flow_calls
+
+    assert module.__spec__ is not None
+    assert module.__spec__.loader is not None
+    try:
+        with loaded_up_to_flow_calls() if up_to_flow_calls else nullcontext():
+            module.__spec__.loader.exec_module(module)
+    except Exception as exc:
+        raise LoadingFailed(Path(module.__file__ or module.__name__).name) from exc
 
 
 def _module_name(file: Path) -> str:

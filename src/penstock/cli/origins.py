@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import sys
 import types
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.cli.exits import CommandError, Exit, Problem
-from penstock.cli.loading import LoadingFailed, load_file
+from penstock.cli.loading import execute, load_file
+from penstock.core.scripts import stand_for_script
 
 
 def load_flow(row: dict[str, Any]) -> Any:
@@ -34,7 +35,9 @@ def _load_script(row: dict[str, Any], origin: dict[str, Any]) -> types.ModuleTyp
     file = Path(origin["file"])
     if not file.is_file():
         raise _not_found(row, f"There is no file {str(file)!r} any more.")
-    module = _import(row, origin) if origin["import_name"] else load_file(file)
+    module = (
+        _import(row, origin) if origin["import_name"] else load_file(file, up_to_flow_calls=True)
+    )
     if origin["module"] == "__main__":
         # What was pickled there is looked up under this name.
         sys.modules["__main__"] = module
@@ -46,12 +49,19 @@ def _import(row: dict[str, Any], origin: dict[str, Any]) -> types.ModuleType:
     for folder in (origin["folder"], *origin["paths"]):
         if folder not in sys.path:
             sys.path.append(folder)
+    if name in sys.modules:
+        return sys.modules[name]
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        raise _not_found(row, f"There is no module {exc.name!r} here.") from exc
-    except Exception as exc:
-        raise LoadingFailed(name) from exc
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.loader is None:
+        raise _not_found(row, f"There is no module {name!r} here.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    if origin["script"]:
+        stand_for_script(name, origin["file"])
+    execute(module, up_to_flow_calls=True)
+    return module
 
 
 def _flow_in(module: types.ModuleType, row: dict[str, Any], origin: dict[str, Any]) -> Any:

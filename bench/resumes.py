@@ -46,11 +46,11 @@ def loop(count: int, dies_at: int | None) -> dict[str, Any]:
 def done(count: int, rounds: int) -> Figures:
     """Time calls of task runs that had ended when the driver was killed."""
     figures, again = Figures(), []
+    stop = count * 9 // 10
     for _ in range(rounds):
         command = [sys.executable, "-m", "bench.resumes", "die", str(count), "1"]
         died = subprocess.run(command, timeout=SECONDS, check=False)
         assert died.returncode == 9, died
-        stop = count * 9 // 10
         again.append(stop - penstock.run("@last").counts.get("COMPLETED", 0))
         figures.baseline.append(timed(lambda: [plain(number) for number in range(stop)]) / stop)
         told = loop.resume("@last")

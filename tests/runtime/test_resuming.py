@@ -516,3 +516,30 @@ def test_failures_without_exception_resume_too() -> None:
         vague()
     switch["mended"] = True
     assert vague.resume("@last") == 3
+
+
+@task
+def noted(path: str, x: int) -> int:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{x}\n")
+    return x
+
+
+@task
+def calling(path: str, x: int) -> int:
+    value = noted(path, x)
+    if not Path(f"{path}.mended").exists():
+        Path(f"{path}.mended").touch()
+        raise RuntimeError("stop")
+    return value
+
+
+def test_a_retry_of_the_flow_keeps_what_a_task_on_a_worker_called(tmp_path: Path) -> None:
+    path = str(tmp_path / "ledger")
+
+    @flow(retries=1, task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def tried() -> int:
+        return calling.submit(path, 5).result()
+
+    assert tried() == 5
+    assert Path(path).read_text("utf-8") == "5\n"

@@ -60,6 +60,7 @@ UNNOTICED_AFTER_A_CRASH = {
     "alter task_runs.number": "numbers of what had not started are not given again",
     "alter logs.task_run_id": "lines may be left of what was never recorded",
     "swap logs.task_run_id": "lines may be left of what was never recorded",
+    "drop logs": "of what a crash took along, the last lines may be lost, too",
 }
 
 

@@ -22,17 +22,20 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.history.base import CacheStore, Group, HistoryStore
+from penstock.history.base import Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.ledgers import Ledger
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
 from penstock.runs import FlowRun, TaskRun, as_begun
 from penstock.states import StateType, describe_exception
+
+if TYPE_CHECKING:
+    from penstock.history.cache_store import CacheStore
 
 GROUP_SECONDS = 0.05
 """Seconds within which what happened is on its way to the disk."""

@@ -334,6 +334,8 @@ def _told(case: Case, history: History) -> Iterator[str]:
         of_task_run = line["task_run_id"] is not None
         if of_task_run != ((line["level"], line["logger"]) == (20, "penstock.task_runs")):
             yield f"told: {line['message']!r} was logged by {line['logger']} at {line['level']}"
+        if not case.began_at <= line["at"] <= case.ended_at:
+            yield f"told: {line['message']!r} was written before or after everything"
         if of_task_run:
             lines[line["task_run_id"]].append(line)
     effects: dict[bytes, list[tuple[int, str]]] = defaultdict(list)

@@ -32,6 +32,7 @@ from penstock.version import __version__
 from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
 from tests.shapes import FINAL, Row
 
+CANCELLED_MESSAGE = "The task run was cancelled."
 _MINUTE = 60 * 10**9
 
 
@@ -187,7 +188,7 @@ def _expected_end(row: Row, label: str, expected: Expected) -> Iterator[str]:
     states = {"COMPLETED", "CRASHED"} | ({"CANCELLED"} if expected.cancelled else set())
     if row["state"] not in states and row["state_name"] != "NotReady":
         yield f"present: {label} is {told(row)}"
-    messages = {"COMPLETED": None, "CANCELLED": "The task run was cancelled."}
+    messages = {"COMPLETED": None, "CANCELLED": CANCELLED_MESSAGE, "CRASHED": LOST_MESSAGE}
     if row["message"] != messages.get(row["state"], row["message"]):
         yield f"present: {label} is {told(row)} with the message {row['message']!r}"
 
@@ -333,6 +334,8 @@ def _told(case: Case, history: History) -> Iterator[str]:
         of_task_run = line["task_run_id"] is not None
         if of_task_run != ((line["level"], line["logger"]) == (20, "penstock.task_runs")):
             yield f"told: {line['message']!r} was logged by {line['logger']} at {line['level']}"
+        if not case.began_at <= line["at"] <= case.ended_at:
+            yield f"told: {line['message']!r} was written before or after everything"
         if of_task_run:
             lines[line["task_run_id"]].append(line)
     effects: dict[bytes, list[tuple[int, str]]] = defaultdict(list)

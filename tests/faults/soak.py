@@ -105,6 +105,8 @@ def _random_cases(options: argparse.Namespace, folder: Path, warm: Warm) -> int:
                 print(f"{runner}: seed {seed}", flush=True)
                 return _tell(problems, folder / "case")
             shutil.rmtree(folder / "case")
+            if runner in ("dask", "ray"):
+                print(f"{runner}: seed {seed} is fine", flush=True)
         seconds = time.monotonic() - began
         print(f"{runner}: {number} random cases from seed {options.first}, {seconds:.0f} s")
         sys.stdout.flush()

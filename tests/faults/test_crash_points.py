@@ -27,6 +27,7 @@ from tests.faults.crashing import (
     resume_twice,
 )
 from tests.faults.drivers import Story, Warm
+from tests.faults.mutations import try_mutations
 from tests.faults.soak import tell_seed
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
@@ -122,6 +123,12 @@ def test_one_of_two_that_resume_wins(half_done: Story, tmp_path: Path) -> None:
         story = half_done.copy(tmp_path / str(number))
         assert resume_twice(story) == [0, 75], story.output()
         assert story.judge() == []
+
+
+def test_checker_finds_out_mutations_of_a_resumed_history(half_done: Story, tmp_path: Path) -> None:
+    story = half_done.copy(tmp_path / "case")
+    story.finish()
+    assert len(try_mutations(story.case(), seeds=3)) > 140
 
 
 def test_process_id_that_another_program_has_now_keeps_nobody_out(

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.cached import CACHE_ROWS
 from bench.dask_rows import DASK_ROWS
 from bench.process_rows import PROCESS_ROWS
 from bench.ray_rows import RAY_ROWS
@@ -27,7 +28,7 @@ from bench.result_rows import RESULT_ROWS
 from bench.rows import ROWS, Result, Row, Size
 
 HEADER = ["what", "beside", "baseline", "ours", "lowest - highest", "goal", "ratio", "verdict"]
-ALL_ROWS = [*ROWS, *DASK_ROWS, *PROCESS_ROWS, *RAY_ROWS, *RESULT_ROWS]
+ALL_ROWS = [*ROWS, *CACHE_ROWS, *DASK_ROWS, *PROCESS_ROWS, *RAY_ROWS, *RESULT_ROWS]
 RATIO_UNITS = ("µs", "ms", "s")  # of other units the figure is itself a comparison
 
 

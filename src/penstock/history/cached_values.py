@@ -17,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 from penstock.core.caching import Kept, is_expired
-from penstock.history.base import CacheStore, Claimant, Wanted
+from penstock.history.cache_store import CacheStore, Claimant, Wanted
 from penstock.history.gate import Patience, WriteGate
 from penstock.history.locations import sqlite_uri
 from penstock.history.owners import host_name, is_gone, process_started_at

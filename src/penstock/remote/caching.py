@@ -57,6 +57,12 @@ class WorkerDesk:
     def end(self, run: TaskRun) -> None:
         """Nothing: the driver hears of the end by the record of it."""
 
+    def leader_of(self, request: Request) -> None:
+        """Nothing: who waits for whom, on whatever worker, is not known here."""
+
+    def leave(self, request: Request) -> None:
+        """Nothing: see `leader_of`."""
+
     def who_makes(self, request: Request) -> str:
         return "another task run or process"
 

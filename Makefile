@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs clean
+.PHONY: help demo test soak check format bench docs clean
 
 help:
 	@echo "make demo    run the census of Python's standard library, recorded"
 	@echo "make test    run the tests"
+	@echo "make soak    kill drivers at every step and at random moments, for an hour"
 	@echo "make check   formatting, lint, types, layers"
 	@echo "make format  rewrite the code as 'make check' wants it"
 	@echo "make bench   measure the figures of bench/ beside their baselines"
@@ -25,6 +26,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.test
 	@$(BIN)/python tests/loopback_only.py $(BIN)/python -m pytest
+
+soak: $(VENV)/.test
+	@$(BIN)/python tests/loopback_only.py $(BIN)/python -m tests.faults.soak $(SOAK)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

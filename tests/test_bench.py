@@ -96,6 +96,21 @@ def test_process_probes_give_figures(penstock_home: Path) -> None:
     assert "raw with chunksize=100: " in figures["map"]["notes"]
 
 
+PROBE_RESULTS = """
+import json
+from bench.results import PROBES
+print(json.dumps({name: vars(probe(20, 1)) for name, probe in PROBES.items()}))
+"""
+
+
+def test_result_probes_give_figures(penstock_home: Path) -> None:
+    penstock_home.mkdir()
+    _, printed = run_process(["-c", PROBE_RESULTS], str(penstock_home))
+    figures = json.loads(printed.splitlines()[-1])
+    assert [(len(one["baseline"]), len(one["ours"])) for one in figures.values()] == [(1, 1)] * 3
+    assert "the SHA-256 alone takes " in figures["bytes"]["notes"]
+
+
 def test_bytes_of_connections_are_counted() -> None:
     def send() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -22,6 +22,7 @@ PRINTED = {
         [],
         r"(?s)longest-line-3 failed: LookupError: there is no .*characters.* lines.*so far: 1",
     ),
+    "kept_tables.py": ([], r"(?s)most used: \w+, \w+, \w+.*words-of-2: [\d,]+ different names"),
     "dask_pi.py": (["--throws", "60"], r"(?s)o.*\..*pi is about 3\.1"),
 }
 
@@ -55,6 +56,7 @@ def test_example_runs(name: str, penstock_home: Path) -> None:
         ("async_pages.py", []),
         ("subflows.py:compare", ["-p", "first=re"]),
         ("look_back.py", []),
+        ("kept_tables.py", []),
         (
             "dask_pi.py",
             ["-p", "throws=60", "-p", "darts=100", "--runner", "dask", "--workers", "1"],

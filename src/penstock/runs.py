@@ -10,6 +10,7 @@ run is made in about half a microsecond and its size is what it really uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -238,3 +239,16 @@ class FlowRun(Run):
     def _repr_html_(self) -> str:
         kind = f"flow run of {self.definition.name}"
         return live_card(kind, self.name, self._words(), self.id)
+
+
+def as_begun(run: Run) -> Any:
+    """Give a copy of a run as it was when it had just begun."""
+    begun = copy(run)
+    begun.is_over = False
+    begun.last = begun.outcome = begun.ended_at = begun.changed_at = None
+    begun.state_name = begun.message = begun.error = begun.transitions = None
+    begun.type = StateType.PENDING if run.started_at is None else StateType.RUNNING
+    begun.attempt = min(run.attempt, 1)
+    if isinstance(begun, TaskRun | FlowRun):
+        begun.kept = begun.kept_codec = None
+    return begun

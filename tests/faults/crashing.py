@@ -74,7 +74,7 @@ def crash_while_resuming(story: Story, points: Sequence[str]) -> int:
     Returns:
         0 if one of them came to the end, else what the last one ended with.
     """
-    code = story.wait(story.run("history.committed=kill@2"))
+    code = story.wait(story.run("history.committed=kill@1"))
     assert code == -signal.SIGKILL, story.output()
     for point in points:
         code = story.wait(story.resume(point))
@@ -85,7 +85,7 @@ def crash_while_resuming(story: Story, points: Sequence[str]) -> int:
     return code
 
 
-def kill_at_random(story: Story, dice: random.Random, most: int = 4) -> int:
+def kill_at_random(story: Story, dice: random.Random, most: int) -> int:
     """Kill the driver at a random moment, and those that resume with a falling chance.
 
     Args:

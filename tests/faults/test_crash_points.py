@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from penstock.history.owners import process_started_at
 from tests.checker import History
 from tests.faults import judge
 from tests.faults.crashing import (
@@ -109,7 +112,7 @@ def test_random_moment_on_ray(warm_driver: Warm, tmp_path: Path) -> None:
 def half_done(warm_driver: Warm, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Give a flow run whose driver died half-way."""
     story = Story(warm_driver, tmp_path_factory.mktemp("half_done"), pause=0.005)
-    assert story.wait(story.run("history.committed=kill@2")) == -signal.SIGKILL
+    assert story.wait(story.run("history.committed=kill@1")) == -signal.SIGKILL
     return story
 
 
@@ -119,6 +122,21 @@ def test_one_of_two_that_resume_wins(half_done: Story, tmp_path: Path) -> None:
         story = half_done.copy(tmp_path / str(number))
         assert resume_twice(story) == [0, 75], story.output()
         assert story.judge() == []
+
+
+def test_process_id_that_another_program_has_now_keeps_nobody_out(
+    half_done: Story, tmp_path: Path
+) -> None:
+    """Case K3: this very process has the id of the driver, but not its start time."""
+    story = half_done.copy(tmp_path / "case")
+    pid, began_at = os.getpid(), process_started_at(os.getpid())
+    assert began_at is not None
+    for started_at, code in ((began_at, 75), (began_at + 1, 0)):
+        with closing(sqlite3.connect(story.path)) as connection, connection:
+            for table in ("flow_runs", "leases"):
+                owner = f"UPDATE {table} SET pid = ?, pid_started_at = ?"
+                connection.execute(owner, (pid, started_at))
+        assert story.wait(story.resume()) == code, story.output()
 
 
 @pytest.mark.timeout(120)
@@ -151,10 +169,19 @@ def test_what_was_stored_and_not_recorded_is_removed_by_gc(
     assert story.judge() == []
     stored = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(stored) == 2
-    for point in ("gc.mark=kill", "gc.delete=kill"):
-        assert story.wait(story.command(["gc"], point)) == -signal.SIGKILL
-    assert story.wait(story.command(["gc"])) == 0
-    assert sum(path.exists() for path in stored) == 1
+    # What has shown life just now may still be recording.
+    with closing(sqlite3.connect(story.path)) as connection, connection:
+        connection.execute(
+            "UPDATE leases SET beat_at = created_at FROM flow_runs WHERE id = flow_run_id"
+        )
+        connection.execute("UPDATE leases SET beat_at = beat_at - 60000000000")
+    left = []
+    for point, code in (("gc.mark=kill", -9), ("gc.delete=kill", -9), ("", 0)):
+        assert story.wait(story.command(["gc"], point)) == code
+        left.append(sum(path.exists() for path in stored))
+    assert left == [2, 1, 1]
+    with closing(sqlite3.connect(story.path)) as connection, connection:
+        connection.execute("UPDATE leases SET beat_at = beat_at + 60000000000")
     assert story.judge() == []
 
 

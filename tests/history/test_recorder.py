@@ -13,9 +13,10 @@ import pytest
 from penstock.errors import HistoryCorrupt, HistoryUnavailable
 from penstock.history import recorder as module
 from penstock.history.base import Group, HistoryStore
-from penstock.history.recorder import CHANGED, ENDED, LOG, Ledger, Recorder
+from penstock.history.ledgers import Ledger
+from penstock.history.recorder import CHANGED, ENDED, LOG, Recorder
 from penstock.ids import new_flow_run_key, new_task_run_key
-from penstock.runs import TaskRun
+from penstock.runs import FlowRun, TaskRun
 from penstock.states import State, StateType
 
 PATIENCE = 10.0
@@ -76,7 +77,7 @@ def new_run(live: Live | None = None) -> TaskRun:
     return run
 
 
-def end(run: TaskRun, type: StateType = StateType.COMPLETED) -> TaskRun:
+def end(run: Any, type: StateType = StateType.COMPLETED) -> Any:
     run.close(State(type, run_key=run.key))
     return run
 
@@ -365,3 +366,34 @@ def test_write_is_on_its_way_within_the_rhythm() -> None:
         recorder.record(ENDED, end(new_run(Live())))
         assert store.reached.wait(PATIENCE)
         assert monotonic() - began < 100 * module.GROUP_SECONDS
+
+
+def test_subflow_run_is_known_before_what_happened_in_it() -> None:
+    """It had ended when the group was made, but its end was not in it."""
+    store, live, parent = MemoryStore(), Live(), Live()
+    flow_run = FlowRun(Definition(), live.ledger.key or b"", time_ns(), "sub")
+    stand_in = new_run(parent)
+    stand_in.subflow_key = flow_run.key
+    flow_run.live, flow_run.parent = live, stand_in
+    for run in (flow_run, stand_in):
+        run.started_at = run.created_at
+        end(run)
+    with recording(store) as recorder:
+        recorder.record(CHANGED, stand_in)
+        recorder.record(CHANGED, flow_run)
+        recorder.record(ENDED, end(new_run(live)))
+        recorder.flush()
+        recorder.record(ENDED, flow_run)
+        recorder.record(ENDED, stand_in)
+        recorder.flush()
+    first, last = (group for group in store.groups if group.task_runs)
+    assert [row[6] for row in first.flow_runs] == ["RUNNING"]
+    assert [row[STATE] for row in first.task_runs] == ["COMPLETED", "RUNNING"]
+    assert [row[6] for row in last.flow_runs] == ["COMPLETED"]
+    assert [row[STATE] for row in last.task_runs] == ["COMPLETED"]
+    assert first.flow_runs[0][1] < last.flow_runs[0][1]
+    assert (parent.ledger.key, 1, "RUNNING", 1) in first.counts
+    assert set(last.counts) == {
+        (parent.ledger.key, 1, "RUNNING", 0),
+        (parent.ledger.key, 1, "COMPLETED", 1),
+    }

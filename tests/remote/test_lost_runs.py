@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from penstock.errors import WorkerLost
-from penstock.history.recorder import CHANGED, ENDED, Ledger
+from penstock.history.ledgers import Ledger
+from penstock.history.recorder import CHANGED, ENDED
 from penstock.ids import new_task_run_key
 from penstock.remote.flow_run import RECALLED
 from penstock.remote.messages import Item, Sent

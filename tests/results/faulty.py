@@ -46,10 +46,7 @@ class _Losing:
     def __init__(self, file: Any, fault: str, files: FaultyFileSystem, path: str) -> None:
         self._file, self._fault, self._files, self._path = file, fault, files, path
 
-    def __enter__(self) -> _Losing:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
+    def close(self) -> None:
         self._file.close()
         if self._fault == "lost":
             self._files.rm_file(self._path)

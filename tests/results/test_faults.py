@@ -146,6 +146,26 @@ def test_flow_whose_result_cannot_be_stored_fails() -> None:
     assert "/flow-1 cannot be stored: PermissionError: no" in state.message
 
 
+def test_part_that_has_arrived_does_not_stay(
+    storage: FsspecStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystems, "PATIENCE", -1.0)
+    faulty.schedule[:] = ["short"]
+    with pytest.raises(ResultStorageError, match="cannot be stored: Incomplete: 6 bytes of 8"):
+        storage.write("a/b", content(b"body"))
+    assert list(storage.objects()) == []
+
+
+def test_what_breaks_off_while_it_is_written_is_not_put(storage: FsspecStorage) -> None:
+    class Broken(bytes):
+        def __getitem__(self, part: Any) -> Any:
+            raise PermissionError("gone away")
+
+    with pytest.raises(ResultStorageError, match="gone away"):
+        storage.write("a/b", content(b"")._replace(body=[b"x", Broken(b"more")]))
+    assert list(storage.objects()) == []
+
+
 def test_object_that_is_gone_is_missing_at_once(storage: FsspecStorage) -> None:
     reference = keep(storage, [1])
     storage.delete("a/b-1")

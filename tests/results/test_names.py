@@ -94,6 +94,7 @@ def test_relative_folder_is_that_of_where_it_is_said(monkeypatch: Any, tmp_path:
         ("file://host/a", "write file:///PATH"),
         ("ftp://me:canary-pw@host/x", "URL with a password in it"),
         ("s3://[/x", "is no URL"),
+        ("simplecache::s3://bucket/x", "neither a folder nor a URL"),
     ],
 )
 def test_location_that_cannot_be_is_refused(given: Any, text: str) -> None:

@@ -14,7 +14,7 @@ from penstock import flow, task
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
 from penstock.results import policy
 from penstock.results.kept import load_kept
-from penstock.results.policy import ResultOptions, ResultPolicy, policy_of
+from penstock.results.policy import ResultOptions, ResultPolicy, Subject, keep, policy_of
 from penstock.results.references import Reference, reference_of
 from penstock.results.serializers import serializer_named
 from penstock.runtime.recording import close
@@ -249,7 +249,9 @@ def test_state_of_the_user_is_stored(penstock_home: Path) -> None:
 
     @flow
     def main() -> None:
-        assert made.submit().state.message == "by hand"
+        state = made.submit().wait()
+        assert state is not None
+        assert state.message == "by hand"
 
     main()
     assert load_kept(*rows(penstock_home)[0]) == LARGE
@@ -336,6 +338,34 @@ def test_memory_of_a_worker_is_no_storage() -> None:
             stored.submit().result()
 
     main()
+
+
+def test_what_tasks_on_workers_call_is_stored_there(penstock_home: Path) -> None:
+    @flow
+    def child() -> bytes:
+        return large()
+
+    @task
+    def calling() -> int:
+        return len(large()) + len(child())
+
+    @flow(task_runner=ProcessPoolTaskRunner(1), persist_result=True)
+    def main() -> None:
+        assert calling.submit().result() == 2 * len(LARGE)
+
+    main()
+    assert len([each for each in references(penstock_home) if each]) == 3
+    assert len([each for each in references(penstock_home, "flow_runs") if each]) == 1
+    for data, codec in rows(penstock_home):
+        assert load_kept(data, codec) in (LARGE, 2 * len(LARGE))
+
+
+def test_result_that_refers_to_an_engine_is_not_stored(tmp_path: Path) -> None:
+    in_force = BASE._replace(persist=True, storage=str(tmp_path), own=b"engine.Reference")
+    subject = Subject(None, bytes(16), 1)
+    value = [LARGE, "engine.Reference"]
+    assert keep(value, in_force, subject) == (None, None)
+    assert keep([LARGE], in_force, subject)[1] == "stored"
 
 
 # Keys.

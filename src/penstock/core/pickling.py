@@ -25,6 +25,7 @@ LARGE_BYTES = 2**20
 """Buffers from this size on leave a pickle, where somebody takes them."""
 
 _SCRIPT = b"__main__"
+_LONGEST_FRAME = 256 * 1024  # pickle ends a frame after 64 KiB, and writes what is longer alone
 
 
 def dumps(value: object, found: list[Any] | None = None) -> bytes:
@@ -88,7 +89,7 @@ class _Pieces:
     def write(self, chunk: Any) -> None:
         piece = bytes(chunk)
         # What is looked up in `__main__` is named in a short chunk; long ones are contents.
-        if self._watched and len(piece) < LARGE_BYTES and _SCRIPT in piece:
+        if self._watched and len(piece) < _LONGEST_FRAME and _SCRIPT in piece:
             raise pickle.PicklingError("It may refer to `__main__`.")
         self.taken.append(piece)
 

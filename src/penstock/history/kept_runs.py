@@ -12,13 +12,16 @@ import threading
 from array import array
 from bisect import bisect_left, bisect_right
 from functools import cache
+from struct import Struct
 
 from penstock.history.resumable import KeptRow
 from penstock.history.sqlite_errors import SQLITE_ERRORS, told
 from penstock.history.statements import load_query
 
 _WIDEST = 512
+_SPREAD = 16
 _query = cache(load_query)
+_halves = Struct(">QQ").unpack
 
 
 class SQLiteKeptRuns:
@@ -55,33 +58,38 @@ class SQLiteKeptRuns:
         place = self._place(identity)
         if place is None:
             return None
-        with self._lock:
-            row = self._window.get(place) or self._last_window.get(place)
-            if row is None:
-                row = self._read(place)
-            self._hits += 1
-            return row
+        self._hits += 1
+        row = self._window.get(place)
+        if row is None:
+            with self._lock:
+                row = self._window.get(place) or self._last_window.get(place) or self._read(place)
+        return row
 
     def _load(self) -> None:
         try:
             self._cursor.execute(_query("completed_identities"), {"id": self._flow_run_id})
             for identity, place in self._cursor:
-                self._high.append(int.from_bytes(identity[:8], "big"))
-                self._low.append(int.from_bytes(identity[8:], "big"))
+                high, low = _halves(identity)
+                self._high.append(high)
+                self._low.append(low)
                 self._places.append(place)
         except SQLITE_ERRORS as problem:
             raise told(problem, self._path) from problem
 
     def _place(self, identity: bytes) -> int | None:
         """Give the row of an identity; of several, the last one."""
-        high = int.from_bytes(identity[:8], "big")
-        first = bisect_left(self._high, high)
-        if first == len(self._high) or self._high[first] != high:
+        high, low = _halves(identity)
+        end = bisect_right(self._high, high)
+        last = end - 1
+        if last < 0 or self._high[last] != high:
             return None
-        low = int.from_bytes(identity[8:], "big")
-        end = bisect_right(self._high, high, first)
-        last = bisect_right(self._low, low, first, end) - 1
-        return self._places[last] if last >= first and self._low[last] == low else None
+        if self._low[last] != low:
+            # Equal runs differ in the second half alone.
+            first = bisect_left(self._high, high, 0, end)
+            last = bisect_right(self._low, low, first, end) - 1
+            if last < first or self._low[last] != low:
+                return None
+        return self._places[last]
 
     def _read(self, place: int) -> KeptRow:
         """Read a row, and as many behind it as are likely to be asked for next."""
@@ -89,12 +97,15 @@ class SQLiteKeptRuns:
             self._width = min(2 * self._width, _WIDEST)
         else:
             self._width = max(1, self._width // 4)
-        values = {"first": place, "id": self._flow_run_id, "limit": self._width}
+        # Rows of other flow runs may lie between: not many of them are worth a look.
+        last = place + _SPREAD * self._width
+        values = {"first": place, "last": last, "id": self._flow_run_id, "limit": self._width}
         try:
             rows = self._cursor.execute(_query("completed_rows_from"), values).fetchall()
         except SQLITE_ERRORS as problem:
             raise told(problem, self._path) from problem
         self._last_window = self._window
-        self._window = {row[0]: KeptRow(*row[1:]) for row in rows}
+        make = KeptRow._make
+        self._window = {row[0]: make(row[1:]) for row in rows}
         self._hits = 0
         return self._window[place]

@@ -14,24 +14,24 @@ submitted is given a second for that. So a short task run costs one row.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.history.base import EPOCH_BITS, Group, HistoryStore
+from penstock.history.base import Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
+from penstock.history.ledgers import Ledger
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
-from penstock.runs import FlowRun, TaskRun
+from penstock.runs import FlowRun, TaskRun, as_begun
 from penstock.states import StateType, describe_exception
 
 if TYPE_CHECKING:
@@ -52,65 +52,16 @@ _MANY = 500
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
-_FIRST_AFTER = 1 << 20
 
 # Kinds of entries.
 CHANGED, ENDED, TASK, LOG, FLUSH, _SUBMITTED, _FLUSHED = range(7)
 PENDING = StateType.PENDING
-Counts = dict[StateType, int]
 
 logger = logging.getLogger("penstock.history")
 
 
 def _drop(entry: tuple[int, Any]) -> None:
     """Take an entry in a process that records nothing."""
-
-
-class Ledger:
-    """What the writing thread knows of one flow run.
-
-    Attributes:
-        key: the id of the flow run; None for task runs outside flows.
-        numbers: the numbers of changes.
-        counts: how many task runs are in a state, by task number and state type, as committed.
-        lease: what allows to write of it; None where nothing has to.
-    """
-
-    __slots__ = ("counts", "epoch", "key", "lease", "numbers")
-
-    def __init__(self, key: bytes | None, epoch: int = 0, lease: Lease | None = None) -> None:
-        self.key = key
-        self.epoch = epoch
-        self.lease = lease
-        # A driver that takes over writes a few rows before its first change.
-        self.numbers = itertools.count((epoch << EPOCH_BITS) + (_FIRST_AFTER if epoch else 1))
-        self.counts: dict[int, Counts] = {}
-        if lease is not None and key is not None:
-            lease.members.add(key)
-
-    def take_up(self, counts: dict[int, dict[str, int]]) -> None:
-        """Go on from the counts of the drivers before, by task number and state."""
-        for task, states in counts.items():
-            self.counts[task] = {StateType(state): number for state, number in states.items()}
-
-    def count(self, run: TaskRun, now: StateType) -> None:
-        """Move a task run from the state it was recorded in to the one that is recorded now."""
-        states = self.counts.get(run.task_number)
-        if states is None:
-            states = self.counts[run.task_number] = {}
-        before = run.recorded
-        if before is not None:
-            states[before] -= 1
-        states[now] = states.get(now, 0) + 1
-        run.recorded = now
-
-    def count_rows(self, tasks: Iterable[int]) -> list[tuple[Any, ...]]:
-        """Give the rows of the counts of some tasks."""
-        return [
-            (self.key, task, state.value, number)
-            for task in tasks
-            for state, number in self.counts[task].items()
-        ]
 
 
 class _End:
@@ -357,9 +308,8 @@ class Recorder:
             waiter.release()
 
     def _make_group(self) -> tuple[Group, list[Any]]:
-        group = Group()
-        waiters = []
-        text = 0
+        group, text = Group(), 0
+        waiters, over = [], []
         touched: dict[Ledger, set[int]] = {}
         popleft = self.entries.popleft
         add_task_run = group.task_runs.append
@@ -370,6 +320,7 @@ class Recorder:
                 if kind != ENDED:
                     type = subject.type
                     if subject.is_over:
+                        over.append(subject)
                         continue
                     is_new = type is PENDING and kind == CHANGED and subject.recorded is None
                     if is_new and are_many and subject.is_task_run:
@@ -394,8 +345,7 @@ class Recorder:
                 if kind == ENDED and subject.cache is not None:
                     group.add_cache(subject)
                 if kind != ENDED and subject.is_over:
-                    # It ended while it was read: the end has a row of its own, behind those
-                    # that it depends on.
+                    over.append(subject)  # while it was read
                     continue
                 add_task_run(row)
                 if subject.recorded is not type and ledger.key is not None:
@@ -412,6 +362,7 @@ class Recorder:
                 self.entries.append((_FLUSHED, subject))
             else:
                 waiters.append(subject)
+        self._add_begun(group, over, touched)
         self._complete(group, touched, text)
         return group, waiters
 
@@ -419,6 +370,32 @@ class Recorder:
         row = flow_run_row(run, next(ledger.numbers), self._owner, self._release)
         if kind == ENDED or not run.is_over:
             group.flow_runs.append(row)
+            run.recorded = run.type
+
+    def _add_begun(self, group: Group, over: list[Any], touched: dict[Ledger, set[int]]) -> None:
+        """Have runs that contain others be known that have ended, when their ends are to come.
+
+        The ends of those in them may be in this group already. A driver that goes on with them
+        finds them by what they were in.
+        """
+        around = [run for run in over if not run.is_task_run or run.subflow_key is not None]
+        if not around or self._store is None:
+            return
+        told = {row[0] for row in chain(group.flow_runs, group.task_runs)}
+        for run in around:
+            ledger = run.live.ledger
+            is_lost = ledger.lease is not None and ledger.lease.is_lost
+            if run.recorded is not None or run.key in told or is_lost:
+                continue
+            begun = as_begun(run)
+            if run.is_task_run:
+                row = task_run_row(begun, begun.type, next(ledger.numbers), ledger.key)
+                group.task_runs.append(row)
+                ledger.count(run, begun.type)
+                touched.setdefault(ledger, set()).add(run.task_number)
+            else:
+                self._add_flow_run(group, CHANGED, begun, ledger)
+                run.recorded = begun.type
 
     def _complete(self, group: Group, touched: dict[Ledger, set[int]], text: int) -> None:
         self._note_text(-text)

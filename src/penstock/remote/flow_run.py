@@ -105,7 +105,8 @@ class FlowRunElsewhere:
         self.flow_run.type = StateType.RUNNING
         self.flow_run.live = self
         if header.results is not None:
-            self.flow_run.results = pickle.loads(header.results)._replace(is_elsewhere=True)
+            policy = pickle.loads(header.results)
+            self.flow_run.results = policy._replace(is_elsewhere=True, own=port.own)
         self.outbox = port.open_outbox(header.reply_to)
         self._submissions = Submissions(self)
         self.recorder = WorkerRecorder(self.outbox, WorkerDesk(self))

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.core.caching import CacheNote
-from penstock.history.recorder import ENDED, TASK, Ledger, Recorder
+from penstock.history.ledgers import Ledger
+from penstock.history.recorder import ENDED, TASK, Recorder
 from penstock.history.rows import task_row
 from penstock.remote.failures import state_from_record, state_to_record
 from penstock.runs import FlowRun, Run, TaskRun

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from penstock.core.previews import mask_secrets
@@ -38,6 +39,9 @@ _LASTING_NAMES = frozenset(
         "SSOTokenLoadError", "ParamValidationError", "NoSuchBucket", "InvalidRegionError",
     }
 )  # fmt: skip
+_WITH_FOLDERS = frozenset({"memory", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"})
+_WHOLE_OR_NOT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"})
+"""Where a file is there once it is closed, and not before."""
 _AS_GIVEN = 64 * 2**20
 
 
@@ -64,23 +68,35 @@ class FsspecStorage(ResultStorage):
     def write(self, name: str, content: Content) -> None:
         path = self._path(checked_object_name(name))
         head = content.head()
+        try:
+            self._tried("stored", name, lambda: self._put(path, head, content))
+        except _PartRemains as exc:
+            with suppress(Exception):
+                self._files.rm_file(path)
+            raise exc.problem from exc.problem.__cause__
 
-        def put() -> None:
-            if not self.is_shared or self._scheme in ("sftp", "ssh", "ftp", "smb", "hdfs"):
-                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            with self._files.open(path, "wb") as file:
-                file.write(head)
-                for piece in content.body:
-                    for at in range(0, len(piece), _AS_GIVEN):
-                        file.write(piece[at : at + _AS_GIVEN])
-            try:
-                found = self._files.info(path)["size"]
-            except FileNotFoundError as exc:
-                raise OSError("it is not there after it was put") from exc
-            if found != content.size:
-                raise OSError(f"{found} bytes of {content.size} have arrived")
-
-        self._tried("stored", name, put)
+    def _put(self, path: str, head: bytes, content: Content) -> None:
+        if self._scheme in _WITH_FOLDERS:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        file = self._files.open(path, "wb")
+        try:
+            file.write(head)
+            for piece in content.body:
+                for at in range(0, len(piece), _AS_GIVEN):
+                    file.write(piece[at : at + _AS_GIVEN])
+        except BaseException:
+            _give_up(file)
+            if self._scheme not in _WHOLE_OR_NOT:
+                with suppress(Exception):
+                    self._files.rm_file(path)
+            raise
+        file.close()
+        try:
+            found = self._files.info(path)["size"]
+        except FileNotFoundError as exc:
+            raise OSError("it is not there after it was put") from exc
+        if found != content.size:
+            raise Incomplete(f"{found} bytes of {content.size} have arrived")
 
     def read(self, name: str, limit: int | None = None) -> bytearray:
         path = self._path(checked_object_name(name))
@@ -137,7 +153,11 @@ class FsspecStorage(ResultStorage):
             except Exception as exc:
                 pause = random.uniform(delay / 2, delay)
                 if _is_lasting(exc) or time.monotonic() + pause > deadline:
-                    raise self._problem(done, name, exc, attempts) from _without_secrets(exc)
+                    problem = self._problem(done, name, exc, attempts)
+                    problem.__cause__ = _without_secrets(exc)
+                    if isinstance(exc, Incomplete):
+                        raise _PartRemains(problem) from exc
+                    raise problem from problem.__cause__
             time.sleep(pause)
             delay = min(2 * delay, LONGEST_DELAY)
 
@@ -148,6 +168,25 @@ class FsspecStorage(ResultStorage):
         text = mask_secrets(describe_exception(exc))[:500].rstrip(".")
         tries = "" if attempts == 1 else f" after {attempts} attempts"
         return ResultStorageError(f"{what} cannot be {done}{tries}: {text}. {_advice(exc)}")
+
+
+class Incomplete(OSError):
+    """What lies there is not all that was put."""
+
+
+class _PartRemains(Exception):
+    """An object has not arrived as a whole, time and again, and must not stay."""
+
+    def __init__(self, problem: ResultStorageError) -> None:
+        self.problem = problem
+
+
+def _give_up(file: Any) -> None:
+    """Leave a file that could not be written: closing it would put what there is of it."""
+    with suppress(Exception):
+        file.discard()
+    with suppress(Exception):
+        file.closed = True
 
 
 _READING = {"cache_type": "none"}

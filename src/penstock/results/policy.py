@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from penstock.core.previews import mask_secrets
 from penstock.errors import InvalidOptionError, ResultStorageError, SettingsError
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.results.base import ALONE, Serializer, checked_object_name
+from penstock.results.base import ALONE, Part, Serializer, checked_object_name
 from penstock.results.container import pack
 from penstock.results.references import STORED, Reference
 from penstock.results.serializers import checked_serializer
 from penstock.results.small import SMALL_RESULT_LIMIT, encode_small
 from penstock.results.storage import checked_location, open_storage
 from penstock.settings import Settings
+
+_LONG_PIECE = 2**20
 
 
 class ResultOptions(NamedTuple):
@@ -49,6 +52,8 @@ class ResultPolicy(NamedTuple):
         power_safe: what is stored survives a power cut, too.
         records: runs are recorded at all; what nothing refers to is not worth storing.
         is_elsewhere: this is not the process that runs the flow.
+        own: what occurs in the pickle of a value that refers to things of the engine's own, which
+            end with it: such a value is not kept.
     """
 
     persist: bool
@@ -57,6 +62,7 @@ class ResultPolicy(NamedTuple):
     power_safe: bool = False
     records: bool = True
     is_elsewhere: bool = False
+    own: bytes | None = None
 
     def under(self, options: ResultOptions | None) -> ResultPolicy:
         """Give what holds where a flow or task has options of its own."""
@@ -157,7 +163,15 @@ def keep(value: Any, policy: ResultPolicy, subject: Subject) -> tuple[bytes | No
         small = encode_small(value)
         if small[0] is not None:
             return small
-    return _stored(serializer.dump_parts(value), policy, subject), STORED
+    parts = serializer.dump_parts(value)
+    if policy.own is not None and _holds(policy.own, parts):
+        return None, None
+    return _stored(parts, policy, subject), STORED
+
+
+def _holds(own: bytes, parts: Sequence[Part]) -> bool:
+    """Tell whether the pickle, which comes first, has something in it; not in long contents."""
+    return any(len(piece) < _LONG_PIECE and own in bytes(piece) for piece in parts[0])
 
 
 def _stored(parts: Any, policy: ResultPolicy, subject: Subject) -> bytes:
@@ -178,12 +192,17 @@ def _stored(parts: Any, policy: ResultPolicy, subject: Subject) -> bytes:
     return Reference(storage.location, name, size, body, head, serializer).to_bytes()
 
 
+@cache
+def _host() -> str:
+    return mask_secrets(socket.gethostname())
+
+
 def _about(subject: Subject) -> dict[str, Any]:
     flow_run, task_run = subject.flow_run, subject.task_run
     return {
         "flow_run_id": None if flow_run is None else flow_run.hex(),
         "task_run_id": None if task_run is None else task_run.hex(),
         "attempt": subject.attempt,
-        "host": mask_secrets(socket.gethostname()),
+        "host": _host(),
         "pid": os.getpid(),
     }

@@ -49,6 +49,8 @@ def checked_location(given: Any, option: str = "result_storage") -> str | None:
             f"{option} is {text[:100]!a}; it must be a folder, or a URL such as s3://bucket/prefix."
         )
     url = _URL.fullmatch(text)
+    if url is None and "://" in text:
+        raise InvalidOptionError(f"{option} is {text!r}, which is neither a folder nor a URL.")
     return _checked_folder(text) if url is None else _checked_url(text, option)
 
 

@@ -21,7 +21,8 @@ from penstock.clock import clock
 from penstock.core.dependencies import Readiness
 from penstock.core.inputs import Found, find
 from penstock.core.lifecycle import ATTEMPT, Retry, is_loss
-from penstock.history.recorder import CHANGED, Ledger, Recorder
+from penstock.history.ledgers import Ledger
+from penstock.history.recorder import CHANGED, Recorder
 from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import cancelled_state
 from penstock.runtime.calls import TaskCall

@@ -9,7 +9,8 @@ from typing import Any
 from penstock.core.previews import preview_parameters
 from penstock.errors import ParameterTypeError
 from penstock.history.leases import Lease
-from penstock.history.recorder import Ledger, Recorder
+from penstock.history.ledgers import Ledger
+from penstock.history.recorder import Recorder
 from penstock.ids import new_flow_run_key
 from penstock.runs import FlowRun, Run, TaskRun
 from penstock.runtime.arguments import pack_arguments

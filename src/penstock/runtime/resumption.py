@@ -124,7 +124,8 @@ class RecordedResumption(Resumption):
         row = self._kept.find(identity)
         if row is None:
             return None
-        is_changed = _differ(self._sources.get(row.task), task.source)
+        source = self._sources.get(row.task)
+        is_changed = source is not task.source and _differ(source, task.source)
         refused = self._why_run_again(row, is_changed)
         if refused is not None:
             self._notes[task.name, refused] += 1

@@ -10,6 +10,7 @@ from penstock.results.references import STORED
 from penstock.runs import TaskRun
 from penstock.states import State, StateType
 
+COMPLETED = StateType.COMPLETED
 _NOTHING: Any = object()
 
 
@@ -22,19 +23,16 @@ class RevivedState(State):
 
     __slots__ = ("_data", "codec", "kept")
 
-    def __init__(
-        self,
-        kept: bytes,
-        codec: str,
-        at: int,
-        key: bytes,
-        name: str | None = None,
-        message: str | None = None,
-    ) -> None:
+    def __init__(self, kept: bytes, codec: str, at: int, key: bytes) -> None:
+        # All that `State` has, set here: this is made for each run that is not run again.
+        self.type = COMPLETED
+        self.name = "Completed"
+        self.message = None
+        self.at = at
+        self.run_key = key
         self.kept = kept
         self.codec = codec
-        self._data: Any
-        super().__init__(StateType.COMPLETED, name, message, at, _NOTHING, key)
+        self._data: Any = _NOTHING
 
     @property
     def is_at_hand(self) -> bool:
@@ -61,17 +59,20 @@ class RevivedState(State):
 
 def revive(run: TaskRun, row: KeptRow) -> None:
     """Make a task run that has just been made the one that was recorded."""
-    assert row.result is not None
-    assert row.codec is not None
-    run.key = row.key
-    run.created_at = row.created_at
-    run.started_at = row.started_at
-    run.attempt = row.attempt
-    run.task_number = row.task
-    run.number = row.number
-    run.custom_name = row.name
-    run.recorded = StateType.COMPLETED
-    run.kept, run.kept_codec = row.result, row.codec
-    state = RevivedState(row.result, row.codec, row.ended_at, row.key)
-    run.close(state)
-    run.outcome = state
+    key, task, number, name, attempt, created_at, started_at, ended_at, kept, codec = row
+    assert kept is not None
+    assert codec is not None
+    run.key = key
+    run.created_at = created_at
+    run.started_at = started_at
+    run.attempt = attempt
+    run.task_number = task
+    run.number = number
+    if name is not None:
+        run.custom_name = name
+    run.kept = kept
+    run.kept_codec = codec
+    run.type = run.recorded = COMPLETED
+    run.ended_at = run.changed_at = ended_at
+    run.is_over = True
+    run.last = run.outcome = RevivedState(kept, codec, ended_at, key)

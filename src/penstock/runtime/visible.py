@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from penstock.history.recorder import Ledger
+from penstock.history.ledgers import Ledger
 from penstock.runs import FlowRun
 from penstock.runtime.unseen import Failures
 

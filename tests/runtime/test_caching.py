@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import threading
 from datetime import timedelta
@@ -347,3 +348,21 @@ def test_a_method_is_cached_by_its_instance() -> None:
 
     assert [Scale(2).scale(3), Scale(2).scale(3), Scale(4).scale(3)] == [6, 6, 12]
     assert ran == [3, 3]
+
+
+def test_a_forked_child_has_no_part_in_it(penstock_home: Path) -> None:
+    assert make() == 1
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if make.fn() == 2 and not _holds_the_gate(penstock_home) else 1)
+        except BaseException:
+            os._exit(2)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert make() == 1
+
+
+def _holds_the_gate(home: Path) -> bool:
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return any(os.path.realpath(link).startswith(f"{home}/history.db.gate") for link in links)

@@ -146,7 +146,7 @@ class CacheDesk:
     may_block_loops = False
 
     def __init__(self, recorder: Recorder) -> None:
-        self._store: CacheStore | None = recorder.open_cache()
+        self._store = _opened(recorder)
         self._flights = Flights(_new_claim)
         self._lock = threading.Lock()
         self._recent = _Recent()
@@ -222,7 +222,10 @@ class CacheDesk:
 
     def _tell(self, requests: list[Request], answer: Answer) -> None:
         for request in requests:
-            request.answer(answer)
+            try:
+                request.answer(answer)
+            except Exception:  # its worker cannot be told any more: the others are
+                logger.exception("An answer about a cache key could not be given.")
 
     def peek(self, request: Request) -> Answer:
         """Look for a value, for a run that has no part in this."""
@@ -311,6 +314,14 @@ class CacheDesk:
             self._claims.close()
         if self._store is not None and self._process == os.getpid():
             self._store.close()
+
+
+def _opened(recorder: Recorder) -> CacheStore | None:
+    try:
+        return recorder.open_cache()
+    except HistoryError as problem:
+        logger.warning("Values are only cached in this process: %s", problem)
+        return None
 
 
 def _new_claim() -> bytes:

@@ -300,8 +300,6 @@ class Recorder:
             now = time_ns()
             group.leases = [lease.row(now, self._owner) for lease in leases]
             self._write(group)
-            for lease in leases:
-                lease.is_new = False
         if FAILPOINTS:
             hit("history.reply")
         for waiter in waiters:

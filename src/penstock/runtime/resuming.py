@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.errors import ResumeError
 from penstock.failpoints import FAILPOINTS, hit
@@ -25,39 +25,36 @@ from penstock.states import State, StateType
 logger = logging.getLogger("penstock.flow_runs")
 
 
-def resume_flow(
-    flow: Any,
-    reference: str,
-    given: Mapping[str, object],
-    *,
-    rerun_changed: bool,
-    steal: bool,
-    return_state: bool,
-) -> Any:
+class Wish(NamedTuple):
+    """How a flow run is to be continued.
+
+    Attributes:
+        arguments: those that take the place of the run's own, by name.
+        rerun_changed: run completed task runs again whose code has changed.
+        steal: take it also from a process that is there, but shows no life.
+    """
+
+    arguments: Mapping[str, object]
+    rerun_changed: bool
+    steal: bool
+
+
+def resume_flow(flow: Any, reference: str, wish: Wish, return_state: bool) -> Any:
     """Continue a flow run; give its result or state, or a coroutine for an async flow."""
     if flow.is_async:
-        return _aresume(flow, reference, given, rerun_changed, steal, return_state)
-    execution = _begin(flow, reference, given, rerun_changed, steal)
+        return _aresume(flow, reference, wish, return_state)
+    execution = _begin(flow, reference, wish)
     state = execution if isinstance(execution, State) else execution.execute()
     return told(state, return_state)
 
 
-async def _aresume(
-    flow: Any,
-    reference: str,
-    given: Mapping[str, object],
-    rerun_changed: bool,
-    steal: bool,
-    return_state: bool,
-) -> Any:
-    execution = _begin(flow, reference, given, rerun_changed, steal)
+async def _aresume(flow: Any, reference: str, wish: Wish, return_state: bool) -> Any:
+    execution = _begin(flow, reference, wish)
     state = execution if isinstance(execution, State) else await execution.aexecute()
     return told(state, return_state)
 
 
-def _begin(
-    flow: Any, reference: str, given: Mapping[str, object], rerun_changed: bool, steal: bool
-) -> FlowExecution | State:
+def _begin(flow: Any, reference: str, wish: Wish) -> FlowExecution | State:
     """Claim a flow run and get it ready; the state of one that has completed is given instead."""
     if current_run.get() is not None:
         raise ResumeError(
@@ -72,8 +69,8 @@ def _begin(
         if resumable.row["state"] == StateType.COMPLETED.value:
             return _completed(resumable)
         _check(flow, resumable)
-        values = unpack_arguments(resumable.row["arguments"], flow.signature, given)
-        return _claimed(flow, values, settings, reader, resumable, rerun_changed, steal)
+        values = unpack_arguments(resumable.row["arguments"], flow.signature, wish.arguments)
+        return _claimed(flow, values, settings, reader, resumable, wish)
     except BaseException:
         reader.close()
         raise
@@ -85,20 +82,19 @@ def _claimed(
     settings: Settings,
     reader: HistoryReader,
     left: Resumable,
-    rerun_changed: bool,
-    steal: bool,
+    wish: Wish,
 ) -> FlowExecution:
     id = left.row["id"].hex()
     if FAILPOINTS:
         hit("resume.loaded")
-    epoch = claim(reader, recorder_for(settings), left, steal)
+    epoch = claim(reader, recorder_for(settings), left, wish.steal)
     found = reader.resumable(id)
     if FAILPOINTS:
         hit("resume.requeued")
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
     return FlowExecution(
-        flow, values, None, resumption=RecordedResumption(reader, now, epoch, rerun_changed)
+        flow, values, None, resumption=RecordedResumption(reader, now, epoch, wish.rerun_changed)
     )
 
 

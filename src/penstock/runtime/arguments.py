@@ -21,12 +21,15 @@ ARGUMENT_LIMIT = 1 << 20
 _LONGEST_NAME = 64
 
 
-def pack_arguments(names: Sequence[str], values: Sequence[object]) -> bytes:
-    """Pickle the arguments of a flow by name, leaving out what cannot be kept."""
-    packed = {}
-    for name, value in zip(names, values, strict=True):
+def pack_arguments(signature: Signature, values: Sequence[object]) -> bytes:
+    """Pickle the arguments of a flow by name; None stands for what cannot be kept.
+
+    A default that was used is one again when the run is continued, and needs not be kept.
+    """
+    packed: dict[str, bytes | None] = {}
+    for name, value in zip(signature.parameters, values, strict=True):
         data = None if is_secret_name(name) else pickled_within(value, ARGUMENT_LIMIT, _Watchful)
-        if data is not None:
+        if data is not None or value is not signature.default(name):
             packed[name] = data
     return pickle.dumps(packed, 5)
 
@@ -68,7 +71,7 @@ def unpack_arguments(
 def _value(name: str, packed: Any, signature: Signature, given: Mapping[str, object]) -> object:
     if name in given:
         return given[name]
-    if name in packed:
+    if packed.get(name) is not None:
         try:
             return pickle.loads(packed[name])
         except Exception as exc:
@@ -77,7 +80,8 @@ def _value(name: str, packed: Any, signature: Signature, given: Mapping[str, obj
                 f"-p {name}=… or parameters={{{name!r}: …}}."
             ) from exc
     default = signature.default(name)
-    if default is MISSING:
+    # Where another value was given, the default would make it another run.
+    if default is MISSING or name in packed:
         raise ResumeError(
             f"The argument {name!r} of the run was not kept: it looks secret or holds what does, "
             f"or it could not be pickled, or it is large. Give it again: -p {name}=… or "

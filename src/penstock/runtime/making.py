@@ -46,7 +46,7 @@ def make_flow_run(
     run.tags = current_tags.get() | (parent.tags if parent is not None else frozenset())
     run.parent = stand_in
     if stand_in is None:
-        run.arguments = pack_arguments(flow.parameter_names, values)
+        run.arguments = pack_arguments(flow.signature, values)
         run.origin = origin_of(flow)
     else:
         stand_in.subflow_key = run.key

@@ -274,7 +274,7 @@ def test_inputs_without_identity_run_again_and_that_is_said(
     calls.clear()
     assert strange.resume("@last") == 1
     assert calls == ["odd", ("brittle", 0)]
-    assert "1 run of 'odd' are run, whether they had completed" in caplog.text
+    assert "1 run of 'odd' run in any case" in caplog.text
 
 
 def test_large_results_run_again_unless_they_are_persisted(
@@ -301,7 +301,7 @@ def test_large_results_run_again_unless_they_are_persisted(
     calls.clear()
     assert heavy.resume("@last") == 100_000
     assert calls == ["large", ("brittle", 0)]
-    assert "1 run of 'large' are run again: their results take more than 16 KiB" in caplog.text
+    assert "1 run of 'large' repeated: results take more than 16 KiB" in caplog.text
 
 
 @pytest.mark.parametrize("harm", ["remove", "flip", "cut"])
@@ -330,7 +330,7 @@ def test_results_that_were_lost_or_changed_run_again(
     calls.clear()
     assert heavy.resume("@last") == 50_000
     assert calls == ["stored", ("brittle", 0)]
-    assert "1 run of 'stored' are run again" in caplog.text
+    assert "1 run of 'stored' repeated: " in caplog.text
 
 
 def made(body: str) -> Any:
@@ -358,7 +358,7 @@ def test_changed_code_is_kept_and_told(caplog: pytest.LogCaptureFixture) -> None
     switch["mended"] = True
     assert made("x + 2").resume("@last") == 6
     assert calls == [("brittle", 0)]
-    assert "1 run of 'step' were made by older code and are kept" in caplog.text
+    assert "1 run of 'step' kept, though made by older code" in caplog.text
 
 
 def test_changed_code_runs_again_when_that_is_asked_for(penstock_home: Path) -> None:

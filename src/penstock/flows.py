@@ -196,8 +196,8 @@ class Flow(Decorated, Generic[P, R]):
             LeaseHeld: another process drives it.
             ResumeError: it is no run of this flow, or an argument is missing. Nothing was changed.
         """
-        wish = Wish(parameters or {}, rerun_changed, steal)
-        return resume_flow(self, run, wish, return_state)
+        wish = Wish(parameters or {}, rerun_changed, steal, return_state)
+        return resume_flow(self, run, wish)
 
     @overload
     def submit(

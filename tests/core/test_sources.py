@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -432,3 +433,17 @@ def some_flow() -> None:
 
 def test_flows_have_a_source_as_well() -> None:
     assert some_flow.source == some_flow.with_options(name="other").source
+
+
+class Pickled:
+    """Its instances are pickled after its code was looked at."""
+
+
+def test_what_pickling_leaves_on_a_class_does_not_change_the_digest() -> None:
+    def make() -> Pickled:
+        return Pickled()
+
+    before = source_digest(make)
+    pickle.dumps(make())
+    assert "__slotnames__" in vars(Pickled)
+    assert source_digest(make) == before

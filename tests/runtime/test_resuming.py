@@ -543,3 +543,20 @@ def test_a_retry_of_the_flow_keeps_what_a_task_on_a_worker_called(tmp_path: Path
 
     assert tried() == 5
     assert Path(path).read_text("utf-8") == "5\n"
+
+
+def test_secrets_inside_arguments_are_not_kept(penstock_home: Path) -> None:
+    @flow
+    def nested(options: dict[str, str], url: str, plain: list[str]) -> int:
+        brittle(0)
+        return len(plain)
+
+    given = {"api_key": "hunter2"}
+    nested(given, "postgres://ada:hunter2@host/db", ["a", "b"], return_state=True)
+    recorder_for(load_settings()).flush()
+    for file in penstock_home.glob("history.db*"):
+        assert b"hunter2" not in file.read_bytes()
+    switch["mended"] = True
+    with pytest.raises(ResumeError, match="argument 'options' of the run was not kept"):
+        nested.resume("@last")
+    assert nested.resume("@last", parameters={"options": {}, "url": ""}) == 2

@@ -51,7 +51,8 @@ _DESCRIPTORS = (staticmethod, classmethod, property)
 _WITHIN = ("__wrapped__", "func", "fn")  # of caches and wrappers; of flows and tasks
 _NOT_CODE = frozenset(
     "__module__ __doc__ __dict__ __weakref__ __annotations__ __qualname__ __firstlineno__ "
-    "__static_attributes__ __parameters__ __orig_bases__ __match_args__".split()
+    "__static_attributes__ __parameters__ __orig_bases__ __match_args__ "
+    "__slotnames__".split()  # the last: noted by copyreg once an instance was pickled
 )
 _LOAD_GLOBAL, _LOAD_NAME = opmap["LOAD_GLOBAL"], opmap["LOAD_NAME"]
 _CONSTANT_LOADS = frozenset(hasconst)

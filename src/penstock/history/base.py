@@ -111,7 +111,6 @@ LOG_COLUMNS = ("flow_run_id", "task_run_id", "attempt", "at", "level", "logger",
 LEASE_COLUMNS = (
     "id",  # of an outermost flow run
     "epoch",
-    "is_new",  # nothing has been written under it yet
     "at",
     "host",
     "pid",

@@ -100,7 +100,8 @@ class Recorder:
         self._lone = Ledger(None)
         self._submitted: deque[TaskRun] = deque()
         self._leases: dict[bytes, Lease] = {}
-        self._lost: set[bytes] = set()
+        # Flow runs that other processes have taken over, with the subflow runs of each.
+        self._lost: dict[bytes, set[bytes]] = {}
         self._beat_at = 0.0
         # What decides on cache keys for the runs that are recorded here, once one has such.
         self.desk: Any = None
@@ -130,6 +131,7 @@ class Recorder:
     def hold(self, lease: Lease) -> None:
         """Show life for an outermost flow run, and write of it only while nobody else drives it."""
         if self._store is not None:
+            self._lost.pop(lease.flow_run_key, None)  # claimed again since
             self._leases[lease.flow_run_key] = lease
 
     def let_go(self, lease: Lease) -> None:
@@ -300,8 +302,6 @@ class Recorder:
             now = time_ns()
             group.leases = [lease.row(now, self._owner) for lease in leases]
             self._write(group)
-            for lease in leases:
-                lease.is_new = False
         if FAILPOINTS:
             hit("history.reply")
         for waiter in waiters:
@@ -402,7 +402,7 @@ class Recorder:
         for ledger, tasks in touched.items():
             group.counts += ledger.count_rows(tasks)
         if self._lost:
-            _drop_rows(group, self._lost)
+            _drop_rows(group, self._members_lost())
 
     def _note_text(self, characters: int) -> None:
         if characters:
@@ -426,8 +426,9 @@ class Recorder:
                 return self._store.write(group)
             except LostLeases as exc:
                 self._lose(exc.flow_run_keys)
-                group.leases = [row for row in group.leases if row[0] not in self._lost]
-                _drop_rows(group, self._lost)
+                lost = self._members_lost()
+                group.leases = [row for row in group.leases if row[0] not in lost]
+                _drop_rows(group, lost)
             except HistoryUnavailable as exc:
                 if monotonic() - began > PATIENCE_SECONDS:
                     waited = f"{monotonic() - began:.0f} s"
@@ -451,8 +452,11 @@ class Recorder:
         """Write no more of flow runs that other processes have taken over."""
         for key in flow_run_keys:
             lease = self._leases.pop(key)
-            self._lost |= lease.members
+            self._lost[key] = lease.members
             lease.lose()
+
+    def _members_lost(self) -> set[bytes]:
+        return set().union(*list(self._lost.values()))
 
 
 def _drop_rows(group: Group, flow_run_keys: set[bytes]) -> None:

@@ -116,7 +116,7 @@ class FlowExecution:
         self.recorder.make_room()
         # What may fail comes before anything is recorded.
         self._results = policy_in(self.parent).under(flow.results)
-        name = flow_run_name(flow, self._parameters)
+        name = "" if resumption is not None else flow_run_name(flow, self._parameters)
         runner, loop = flow.task_runner.duplicate(), self._running_loop()
         self.owns_stand_in = stand_in is None
         self.stand_in = stand_in if stand_in is not None else self._make_stand_in()

@@ -46,7 +46,7 @@ def make_flow_run(
     run.tags = current_tags.get() | (parent.tags if parent is not None else frozenset())
     run.parent = stand_in
     if stand_in is None:
-        run.arguments = pack_arguments(flow.parameter_names, values)
+        run.arguments = pack_arguments(flow.signature, values)
         run.origin = origin_of(flow)
     else:
         stand_in.subflow_key = run.key
@@ -59,7 +59,7 @@ def make_ledger(
     """Make what the recorder knows of a flow run; an outermost one is claimed by this process."""
     if parent is None or parent.live is None:
         epoch = 0 if resumption is None else resumption.epoch
-        lease = Lease(flow_run.key, epoch, is_new=resumption is None)
+        lease = Lease(flow_run.key, epoch)
         recorder.hold(lease)
         ledger = Ledger(flow_run.key, epoch, lease)
     elif parent.live.ledger is None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from penstock.errors import ResumeError
+from penstock.errors import ResultNotKept, ResumeError
 from penstock.failpoints import FAILPOINTS, hit
 from penstock.history.base import HistoryReader
 from penstock.history.resumable import Resumable
 from penstock.history.stores import open_reader
 from penstock.results.kept import load_kept
+from penstock.results.small import SMALL_RESULT_LIMIT
 from penstock.runtime.arguments import unpack_arguments
 from penstock.runtime.claims import claim
-from penstock.runtime.context import current_run
+from penstock.runtime.context import current_run, tags
 from penstock.runtime.direct import told
 from penstock.runtime.flow_runs import FlowExecution
 from penstock.runtime.recording import recorder_for
@@ -32,26 +34,34 @@ class Wish(NamedTuple):
         arguments: those that take the place of the run's own, by name.
         rerun_changed: run completed task runs again whose code has changed.
         steal: take it also from a process that is there, but shows no life.
+        return_state: a state is wanted; the value need not be there.
     """
 
     arguments: Mapping[str, object]
     rerun_changed: bool
     steal: bool
+    return_state: bool
 
 
-def resume_flow(flow: Any, reference: str, wish: Wish, return_state: bool) -> Any:
+def resume_flow(flow: Any, reference: str, wish: Wish) -> Any:
     """Continue a flow run; give its result or state, or a coroutine for an async flow."""
     if flow.is_async:
-        return _aresume(flow, reference, wish, return_state)
+        return _aresume(flow, reference, wish)
     execution = _begin(flow, reference, wish)
-    state = execution if isinstance(execution, State) else execution.execute()
-    return told(state, return_state)
+    if isinstance(execution, State):
+        return told(execution, wish.return_state)
+    with tags(*execution.flow_run.tags):
+        state = execution.execute()
+    return told(state, wish.return_state)
 
 
-async def _aresume(flow: Any, reference: str, wish: Wish, return_state: bool) -> Any:
+async def _aresume(flow: Any, reference: str, wish: Wish) -> Any:
     execution = _begin(flow, reference, wish)
-    state = execution if isinstance(execution, State) else await execution.aexecute()
-    return told(state, return_state)
+    if isinstance(execution, State):
+        return told(execution, wish.return_state)
+    with tags(*execution.flow_run.tags):
+        state = await execution.aexecute()
+    return told(state, wish.return_state)
 
 
 def _begin(flow: Any, reference: str, wish: Wish) -> FlowExecution | State:
@@ -66,9 +76,10 @@ def _begin(flow: Any, reference: str, wish: Wish) -> FlowExecution | State:
     reader = open_reader(settings.database_url)
     try:
         resumable = reader.resumable(reader.find_flow_run(reference)["id"])
-        if resumable.row["state"] == StateType.COMPLETED.value:
-            return _completed(resumable)
         _check(flow, resumable)
+        if resumable.row["state"] == StateType.COMPLETED.value:
+            reader.close()
+            return _completed(resumable, wish.return_state)
         values = unpack_arguments(resumable.row["arguments"], flow.signature, wish.arguments)
         return _claimed(flow, values, settings, reader, resumable, wish)
     except BaseException:
@@ -93,15 +104,15 @@ def _claimed(
         hit("resume.requeued")
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
-    return FlowExecution(
-        flow, values, None, resumption=RecordedResumption(reader, now, epoch, wish.rerun_changed)
-    )
+    resumption = RecordedResumption(reader, now, epoch, wish.rerun_changed)
+    with tags(*json.loads(left.row["tags"] or "[]")):
+        return FlowExecution(flow, values, None, resumption=resumption)
 
 
 def _check(flow: Any, resumable: Resumable) -> None:
     """Refuse what is no run of this flow, or only a part of one."""
     row = resumable.row
-    if row["parent_task_run_id"] is not None:
+    if row["parent_task_run_id"] is not None and row["state"] != StateType.COMPLETED.value:
         raise ResumeError(
             f"{row['name']!r} is a subflow run: resume the flow run that it is a part of."
         )
@@ -112,8 +123,21 @@ def _check(flow: Any, resumable: Resumable) -> None:
         )
 
 
-def _completed(resumable: Resumable) -> State:
+def _completed(resumable: Resumable, is_value_left_out: bool) -> State:
+    """Give the state of a run that has completed.
+
+    Raises:
+        ResultNotKept: its value was not kept; not where it may be left out.
+    """
     row = resumable.row
     logger.info("Flow run %r has completed already; nothing is run.", row["name"])
-    value = None if row["result"] is None else load_kept(row["result"], row["result_codec"])
+    value = None
+    if row["result"] is not None:
+        value = load_kept(row["result"], row["result_codec"])
+    elif not is_value_left_out:
+        raise ResultNotKept(
+            f"Flow run {row['name']!r} has completed already, and its result was not kept: it "
+            f"takes more than {SMALL_RESULT_LIMIT // 1024} KiB and nothing asked to keep it, or "
+            "it cannot be pickled. persist_result=True keeps larger ones."
+        )
     return State(StateType.COMPLETED, None, row["message"], row["ended_at"], value, row["id"])

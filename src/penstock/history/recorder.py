@@ -49,6 +49,7 @@ PENDING_SECONDS = 1.0
 """Seconds that a task run may only have been submitted before that is written, where many are
 submitted at a time: if it ends within them, as most do, one row is enough."""
 _MANY = 500
+_SHORTEST_SECONDS = 0.01
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
@@ -265,7 +266,10 @@ class Recorder:
 
     def _wait_for_entries(self) -> bool:
         """Sleep until there are entries and their time has come; tell whether it is urgent."""
+        # What happened while the last group was written has waited for that long already.
+        pause = max(_SHORTEST_SECONDS, GROUP_SECONDS - (monotonic() - self._beat_at))
         if not self.entries and not self._closing:
+            pause = GROUP_SECONDS
             self.is_asleep = True
             if not self.entries and self._submitted:
                 self._rings_within(PENDING_SECONDS)
@@ -276,7 +280,7 @@ class Recorder:
             self.is_asleep = False
         # Collect for a moment; a flush rings the bell again.
         while not self._closing and not self._hurry:
-            if not self._rings_within(GROUP_SECONDS):
+            if not self._rings_within(pause):
                 return False
         return True
 

@@ -120,3 +120,91 @@ def test_a_driver_that_lost_its_claim_may_claim_it_again(penstock_home: Path) ->
     assert robbed.resume("@last") == 2
     assert select(penstock_home, "SELECT state FROM flow_runs") == [("COMPLETED",)]
     assert penstock.run("@last").result() == 2
+
+
+def test_code_that_swallows_the_interruption_does_not_go_on(penstock_home: Path) -> None:
+    @flow
+    def stubborn() -> None:
+        keep(1)
+        while not select(penstock_home, "SELECT count(*) FROM leases")[0][0]:
+            pass
+        select(penstock_home, "UPDATE leases SET epoch = epoch + 1, pid = 1")
+        for number in range(2_000_000):
+            try:
+                keep(number + 10)
+            except LeaseLost:
+                raise
+            except BaseException:
+                switch["swallowed"] = True
+
+    with pytest.raises(LeaseLost):
+        stubborn()
+
+
+def scaled_by(factor: int, lock: Any = None) -> Any:
+    @task
+    def scale(x: int) -> int:
+        return factor * x if lock is None else -x
+
+    return scale
+
+
+def applied(function: Any) -> Any:
+    @task
+    def apply(x: int) -> int:
+        return int(function(x))
+
+    return apply
+
+
+def plus_one(x: int) -> int:
+    return x + 1
+
+
+def minus_one(x: int) -> int:
+    return x - 1
+
+
+def test_tasks_of_one_factory_are_not_taken_for_each_other() -> None:
+    pairs = [
+        (scaled_by(2), scaled_by(3)),
+        (scaled_by(2).with_options(name="a"), scaled_by(3).with_options(name="b")),
+        (applied(plus_one), applied(minus_one)),
+        (applied(lambda x: x + 5), applied(lambda x: x - 5)),
+        (task(lambda x: x + 7), task(lambda x: x - 7)),
+    ]
+
+    @flow
+    def shuffled() -> list[tuple[int, int]]:
+        backwards = switch.get("mended")
+        found = []
+        for one, other in pairs:
+            if backwards:
+                second = other(10)
+                found.append((one(10), second))
+            else:
+                found.append((one(10), other(10)))
+        brittle()
+        return found
+
+    shuffled(return_state=True)
+    switch["mended"] = True
+    expected = [(20, 30), (20, 30), (11, 9), (15, 5), (17, 3)]
+    assert shuffled.resume("@last") == expected
+    # Nothing but what had failed was run again.
+    assert len(list(penstock.run("@last").task_runs())) == 12
+
+
+def test_a_task_that_closes_over_what_has_no_identity_is_kept() -> None:
+    locked = scaled_by(1, threading.Lock())
+
+    @flow
+    def locking() -> int:
+        value = locked(4)
+        brittle()
+        return int(value)
+
+    locking(return_state=True)
+    switch["mended"] = True
+    assert locking.resume("@last") == -4
+    assert len(list(penstock.run("@last").task_runs())) == 3

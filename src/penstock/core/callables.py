@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import WRAPPER_ASSIGNMENTS, partial, update_wrapper
 from importlib import import_module
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Self, cast
 
 from penstock.core.identity import input_digest
@@ -110,8 +110,10 @@ class Decorated:
             for name, value in vars(function).items():
                 if state.get(name) is value:
                     del state[name]
-        for name in ("signature", "parameter_names", "held", "_code_digests"):
+        for name in ("signature", "parameter_names", "_code_digests"):
             del state[name]
+        if not isinstance(self.fn, FunctionType):
+            del state["held"]  # a function's are digests, of when it was decorated
         state["_sent_digest"] = self.source
         state["fn"] = _by_reference(self.fn)
         if self._source is self.fn:
@@ -138,7 +140,8 @@ class Decorated:
         plain = fn if kind is not None else source
         self.signature = Signature(plain)
         self.parameter_names = self.signature.parameters
-        self.held = held_values(plain)
+        if "held" not in state:
+            self.held = held_values(plain)
         self._code_digests = {_home(self.fn): digest}
 
 
@@ -276,7 +279,7 @@ def _look_up(module: str, qualified_name: str) -> Decorated | None:
 def function_key(fn: Any) -> str:
     """Give what identifies a function: module (of a script the file) and qualified name.
 
-    All lambdas of a scope have one name; the line tells them apart.
+    All lambdas of a scope have one name; their code tells them apart.
     """
     fn = getattr(fn, "func", fn)
     module = getattr(fn, "__module__", None) or type(fn).__module__
@@ -284,7 +287,8 @@ def function_key(fn: Any) -> str:
     code = getattr(fn, "__code__", None)
     module = module_key(module)
     if code is not None and code.co_name == "<lambda>":
-        name = f"{name}:{code.co_firstlineno}"
+        digest = input_digest("", (code,), lambda dependency: None)
+        name = f"{name}:{code.co_firstlineno if digest is None else digest.hex()[:12]}"
     return f"{module}.{name}"
 
 
@@ -299,15 +303,44 @@ def is_async_function(fn: Any) -> bool:
 def held_values(fn: Any) -> tuple[object, ...]:
     """Give what a callable brings along itself: a method's instance, a partial's arguments.
 
-    They count as inputs: two instances' methods, or two partials, are not the same work.
+    They count as inputs: two instances' methods, or two partials, are not the same work. Nor are
+    two functions that one factory has made: what they close over tells them apart.
     """
-    if isinstance(fn, FunctionType) or inspect.isclass(fn):
+    if isinstance(fn, FunctionType):
+        return _closed_over(fn, frozenset())
+    if inspect.isclass(fn):
         return ()
     if isinstance(fn, partial):
         return (*held_values(fn.func), fn.args, fn.keywords)
     if isinstance(fn, MethodType | BuiltinFunctionType):
         return () if isinstance(fn.__self__, ModuleType | None) else (fn.__self__,)
     return () if inspect.isroutine(fn) else (fn,)
+
+
+def _closed_over(fn: FunctionType, around: frozenset[int]) -> tuple[object, ...]:
+    """Give digests of what a function closes over; of one with a name to itself, nothing.
+
+    What has no identity, such as a lock, counts by its type. Values are those of the moment.
+    """
+    if not fn.__closure__ or "<" not in fn.__qualname__ or id(fn) in around:
+        return ()
+    around |= {id(fn)}
+    return tuple(_cell_digest(cell, around) for cell in fn.__closure__)
+
+
+def _cell_digest(cell: CellType, around: frozenset[int]) -> object:
+    try:
+        value = cell.cell_contents
+    except ValueError:
+        return None  # not assigned yet
+    if isinstance(value, Decorated):
+        # One that is being unpickled, and refers to itself, has nothing yet.
+        return getattr(value, "key", None), getattr(value, "held", ())
+    if isinstance(value, FunctionType):
+        # Its code may change without making it another one.
+        return function_key(value), _closed_over(value, around)
+    digest = input_digest("", (value,), lambda dependency: None)
+    return f"{type(value).__module__}.{type(value).__qualname__}" if digest is None else digest
 
 
 def described(fn: Callable[..., Any]) -> str | None:

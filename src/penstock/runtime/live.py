@@ -21,6 +21,7 @@ from penstock.clock import clock
 from penstock.core.dependencies import Readiness
 from penstock.core.inputs import Found, find
 from penstock.core.lifecycle import ATTEMPT, Retry, is_loss
+from penstock.errors import LeaseLost
 from penstock.history.ledgers import Ledger
 from penstock.history.recorder import CHANGED, Recorder
 from penstock.runs import FlowRun, TaskRun
@@ -136,7 +137,14 @@ class LiveFlowRun(VisibleFlowRun):
         return None if self.resumption is None else self.resumption.below(stand_in)
 
     def enrol(self, run: TaskRun) -> None:
-        """Number a new task run of this flow run."""
+        """Number a new task run of this flow run.
+
+        Raises:
+            LeaseLost: another process drives the flow run now.
+        """
+        if self.fatal is not None and isinstance(self.fatal, LeaseLost):
+            # Code that has swallowed the interruption is not to go on for ever.
+            raise self.fatal
         task = run.definition
         entry = self._numbers.get((task.key, task.name)) or self._enrolment.add(task)
         run.live = self

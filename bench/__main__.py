@@ -6,6 +6,7 @@ python -m bench dask             those on a Dask cluster, beside raw Dask
 python -m bench pool             those on worker processes, beside Python's own pool
 python -m bench ray-             those on Ray, beside raw Ray
 python -m bench keep-            those of kept results, beside plain files
+python -m bench resume-          those of resuming
 python -m bench --quick          fewer rounds, fewer tasks
 python -m bench --json FILE      the figures as data, too ("-": on stdout, without the table)
 """
@@ -20,14 +21,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.cached import CACHE_ROWS
 from bench.dask_rows import DASK_ROWS
 from bench.process_rows import PROCESS_ROWS
 from bench.ray_rows import RAY_ROWS
 from bench.result_rows import RESULT_ROWS
+from bench.resume_rows import RESUME_ROWS
 from bench.rows import ROWS, Result, Row, Size
 
 HEADER = ["what", "beside", "baseline", "ours", "lowest - highest", "goal", "ratio", "verdict"]
-ALL_ROWS = [*ROWS, *DASK_ROWS, *PROCESS_ROWS, *RAY_ROWS, *RESULT_ROWS]
+ALL_ROWS = [*ROWS, *CACHE_ROWS, *DASK_ROWS, *PROCESS_ROWS, *RAY_ROWS, *RESULT_ROWS, *RESUME_ROWS]
 RATIO_UNITS = ("µs", "ms", "s")  # of other units the figure is itself a comparison
 
 

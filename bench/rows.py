@@ -122,10 +122,12 @@ def run_process(arguments: list[str], home: str, **settings: str) -> tuple[float
     return seconds, done.stdout
 
 
-def run_probe(name: str, count: int, **settings: str) -> dict[str, float]:
+def run_probe(
+    name: str, count: int, module: str = "bench.probes", **settings: str
+) -> dict[str, float]:
     """Run a probe in a fresh process with an empty history; give its figures."""
     with tempfile.TemporaryDirectory() as home:
-        _, printed = run_process(["-m", "bench.probes", name, str(count)], home, **settings)
+        _, printed = run_process(["-m", module, name, str(count)], home, **settings)
     figures: dict[str, float] = json.loads(printed.splitlines()[-1])
     return figures
 

@@ -54,6 +54,8 @@ def contradictory(row: Row) -> Iterator[str]:
         yield f"shaped: {told} is {state} and named {name!r}"
     if state in ("FAILED", "CRASHED", "CANCELLED") and not row["message"]:
         yield f"shaped: {told} is {state} without a message"
+    if "task" in row and bool(row["attempt"]) != (row["started_at"] is not None):
+        yield f"shaped: {told} started at {row['started_at']}, in {row['attempt']} attempts"
     if (row["result"] is None) != (row["result_codec"] is None):
         yield f"shaped: {told} has the result {row['result']!r} as {row['result_codec']!r}"
     elif row["result"] is not None and state != "COMPLETED":

@@ -23,6 +23,10 @@ PRINTED = {
         r"(?s)longest-line-3 failed: LookupError: there is no .*characters.* lines.*so far: 1",
     ),
     "kept_tables.py": ([], r"(?s)most used: \w+, \w+, \w+.*words-of-2: [\d,]+ different names"),
+    "power_cut.py": (
+        [],
+        r"(?s)counts email\n.*exit code 9.*second one:\n  process \d+ counts html\n.* lines in 8",
+    ),
     "dask_pi.py": (["--throws", "60"], r"(?s)o.*\..*pi is about 3\.1"),
 }
 

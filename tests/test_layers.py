@@ -42,6 +42,7 @@ ROWS = {
     "task_runners.base": 2,
     "task_runners.slots": 2,
     "history.base": 2,
+    "history.cache_store": 2,
     "history.resumable": 2,
     "results.base": 2,
     # 3 adapters

@@ -23,7 +23,7 @@ from penstock.options import (
 )
 from penstock.runtime.flow_calls import as_task, call_flow
 from penstock.runtime.futures import FutureList, TaskFuture
-from penstock.runtime.resuming import resume_flow
+from penstock.runtime.resuming import Wish, resume_flow
 from penstock.states import State, StateType
 from penstock.task_runners.base import BaseTaskRunner
 from penstock.task_runners.concurrent import ConcurrentTaskRunner
@@ -196,14 +196,8 @@ class Flow(Decorated, Generic[P, R]):
             LeaseHeld: another process drives it.
             ResumeError: it is no run of this flow, or an argument is missing. Nothing was changed.
         """
-        return resume_flow(
-            self,
-            run,
-            parameters or {},
-            rerun_changed=rerun_changed,
-            steal=steal,
-            return_state=return_state,
-        )
+        wish = Wish(parameters or {}, rerun_changed, steal, return_state)
+        return resume_flow(self, run, wish)
 
     @overload
     def submit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from penstock.errors import InvalidNameError, InvalidOptionError, ParameterBindError
@@ -88,7 +87,8 @@ def checked_caching(
 
 
 def _checked_expiration(expiration: Any) -> float | None:
-    seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
+    in_seconds = getattr(expiration, "total_seconds", None)  # a timedelta
+    seconds = expiration if in_seconds is None else in_seconds()
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:

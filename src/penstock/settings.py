@@ -86,6 +86,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def refreshes_cache() -> bool:
+    """Tell whether `PENSTOCK_REFRESH_CACHE` is on: asked so often that the others are left out."""
+    return _one_of(os.environ, "PENSTOCK_REFRESH_CACHE", "off", _SWITCH)
+
+
 def _one_of(variables: Mapping[str, str], name: str, default: str, choices: Mapping[str, T]) -> T:
     given = variables.get(name) or default
     for choice, value in choices.items():

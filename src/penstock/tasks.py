@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from datetime import timedelta
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from penstock.annotations import Dependency, allow_failure
 from penstock.core.callables import Decorated, described
@@ -38,6 +37,9 @@ from penstock.runtime.mapping import map_lazily
 from penstock.runtime.upstreams import run_of, state_of
 from penstock.runtime.waiting import wait_for_run
 from penstock.states import State, StateType
+
+if TYPE_CHECKING:
+    from datetime import timedelta  # not loaded where nobody needs it
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

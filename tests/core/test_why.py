@@ -38,6 +38,7 @@ FAILED, DONE, LOST = Seen("a-0", "FAILED"), Seen("a-0", "COMPLETED"), Seen("a-0"
         (Facts("COMPLETED", "Completed", cache="refreshed"), True, "refreshed", "to refresh"),
         (Facts("COMPLETED", "Completed", cache="unkeyed"), True, "first", "the first run"),
         (Facts("COMPLETED", "Completed", last_epoch=2), True, "kept", "its result was kept"),
+        (Facts("COMPLETED", "Completed", last_epoch=2, is_kept=False), True, "first", "the first"),
         (Facts("FAILED", "Failed", last_epoch=2), True, "first", "the first run"),
         (
             Facts("COMPLETED", "Completed", epoch=1, last_epoch=1, earlier=[DONE, FAILED]),

@@ -138,6 +138,7 @@ class Story:
         seed: what its chances depend on.
         width: how large the workload is; `pause`: how many seconds each task body takes.
         losses: how many workers may have died.
+        flow: which flow of the workload.
     """
 
     warm: Warm
@@ -147,6 +148,7 @@ class Story:
     width: int = 4
     pause: float = 0.0
     losses: int = 0
+    flow: str = "mix"
     crashes: list[judge.Crash] = field(default_factory=list)
     drivers: list[int] = field(default_factory=list)
     began_at: int = field(default_factory=time.time_ns)
@@ -167,7 +169,7 @@ class Story:
 
     def run(self, failpoints: str = "") -> int:
         """Start the flow run; gives the process id of its driver."""
-        target = f"{ROOT / 'tests' / 'faults' / 'workload.py'}:mix"
+        target = f"{ROOT / 'tests' / 'faults' / 'workload.py'}:{self.flow}"
         return self._start(["run", target, "-p", f"width={self.width}"], failpoints)
 
     def resume(self, failpoints: str = "", *options: str) -> int:
@@ -256,7 +258,7 @@ class Story:
         """Give all that is known."""
         return judge.Case(
             self.path,
-            workload.model(self.width),
+            workload.MODELS[self.flow](self.width),
             judge.read_effects(self.folder / "ledger"),
             began_at=self.began_at,
             ended_at=time.time_ns(),

@@ -32,6 +32,7 @@ from penstock.version import __version__
 from tests.checker import History, epoch_of, problems_in, problems_of, told, upstreams_of
 from tests.shapes import FINAL, Row
 
+CANCELLED_MESSAGE = "The task run was cancelled."
 _MINUTE = 60 * 10**9
 
 
@@ -187,7 +188,7 @@ def _expected_end(row: Row, label: str, expected: Expected) -> Iterator[str]:
     states = {"COMPLETED", "CRASHED"} | ({"CANCELLED"} if expected.cancelled else set())
     if row["state"] not in states and row["state_name"] != "NotReady":
         yield f"present: {label} is {told(row)}"
-    messages = {"COMPLETED": None, "CANCELLED": "The task run was cancelled."}
+    messages = {"COMPLETED": None, "CANCELLED": CANCELLED_MESSAGE, "CRASHED": LOST_MESSAGE}
     if row["message"] != messages.get(row["state"], row["message"]):
         yield f"present: {label} is {told(row)} with the message {row['message']!r}"
 
@@ -333,6 +334,8 @@ def _told(case: Case, history: History) -> Iterator[str]:
         of_task_run = line["task_run_id"] is not None
         if of_task_run != ((line["level"], line["logger"]) == (20, "penstock.task_runs")):
             yield f"told: {line['message']!r} was logged by {line['logger']} at {line['level']}"
+        if not case.began_at <= line["at"] <= case.ended_at:
+            yield f"told: {line['message']!r} was written before or after everything"
         if of_task_run:
             lines[line["task_run_id"]].append(line)
     effects: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
@@ -342,9 +345,12 @@ def _told(case: Case, history: History) -> Iterator[str]:
         times = [(line["attempt"] or 0, line["at"]) for line in lines[key]]
         if times != sorted(times) or (times and times[-1][1] > (row["ended_at"] or 1 << 62)):
             yield f"told: the log lines of {told(row)} are not in order, or behind its end"
-        # What was not recorded before a crash is no longer told.
         messages = [(line["attempt"], line["message"]) for line in lines[key]]
-        happened = effects[key] if row["state"] == "COMPLETED" else effects[key][: len(messages)]
+        happened = effects[key]
+        if row["state"] != "COMPLETED":
+            # A crash takes lines along, and a cancelled body may only come to say that it ends.
+            messages = messages[: max(len(happened), 1)]
+            happened = happened[: len(messages)]
         if messages != happened:
             yield f"told: the log lines of {told(row)} are {messages} instead of {happened}"
 

@@ -6,11 +6,13 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-TABLES = ("flow_runs", "tasks", "task_runs", "logs", "counts", "leases")
+from tests.checker import TABLES, History
+from tests.faults import judge
+
 HOUR = 3600 * 10**9
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -32,6 +34,60 @@ class Mutation:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.table}{'.' + self.column if self.column else ''}"
+
+
+UNNOTICED = {
+    "alter flow_runs.seq": "changes that were written over leave gaps",
+    "swap flow_runs.name": "chance chose the words",
+    "alter flow_runs.name": "chance chose the words",
+    "swap flow_runs.seq": "each flow run counts for itself",
+    "swap tasks.flow_run_id": "two flow runs may have the same tasks under the same numbers",
+    "alter task_runs.id": "a part of it is chance, if nothing depends on the run",
+    "swap task_runs.seq": "what does not depend on each other may end in any order",
+    "alter task_runs.seq": "changes that were written over leave gaps",
+    "swap task_runs.number": "what does not depend on each other may begin in any order",
+    "swap task_runs.created_at": "what does not depend on each other may begin in any order",
+    "swap task_runs.started_at": "bodies take no time, and the rest of a run lies around them",
+    "swap task_runs.ended_at": "bodies take no time, and the rest of a run lies around them",
+    "swap logs.position": "lines of different runs may come in any order",
+    "alter logs.position": "groups that were not written leave gaps",
+    "alter leases.counter": "signs of life are not told one by one",
+    "swap logs.at": "what runs at the same time may write at the same time",
+}
+"""What no invariant can tell, and why."""
+UNNOTICED_AFTER_A_CRASH = {
+    "swap task_runs.number": "numbers of what had not started are not given again",
+    "alter task_runs.number": "numbers of what had not started are not given again",
+    "alter logs.task_run_id": "lines may be left of what was never recorded",
+    "swap logs.task_run_id": "lines may be left of what was never recorded",
+    "drop logs": "of what a crash took along, the last lines may be lost, too",
+}
+
+
+def try_mutations(case: judge.Case, seeds: int = 5) -> set[Mutation]:
+    """Have the judge find out each kind of change, seeded so that it can be looked at again.
+
+    What the history says of tasks and identities is taken for that of an undisturbed run.
+
+    Raises:
+        AssertionError: one went unnoticed.
+    """
+    tables = read_tables(case.path)
+    rows = tables["task_runs"]
+    case = replace(
+        case,
+        identities={str(judge.label_of(row)): row["identity"] for row in rows},
+        sources={row["key"]: row["source"] for row in tables["tasks"]},
+    )
+    unnoticed = UNNOTICED | (UNNOTICED_AFTER_A_CRASH if case.crashes else {})
+    tried: set[Mutation] = set()
+    for mutation in mutations_of(tables):
+        for seed in range(0 if str(mutation) in unnoticed else seeds):
+            got = mutated(tables, mutation, random.Random(f"{seed} {mutation}"))
+            if got is not None:
+                tried.add(mutation)
+                assert judge.judged(case, History.of(got[0])), f"unnoticed ({seed}): {got[1]}"
+    return tried
 
 
 def mutations_of(tables: Tables) -> Iterator[Mutation]:

@@ -45,6 +45,7 @@ def tell_seed(seed: int, runner: str, folder: Path, warm: Warm) -> list[str]:
     dice = random.Random(f"{seed} {runner}")
     is_quick = runner in ("threads", "sequential")
     story = Story(warm, folder, runner, seed, width=dice.choice([4, 12, 40][: 2 + is_quick]))
+    story.flow = dice.choice(["mix", "mix", "amix"])
     story.pause = dice.choice([0.0, 0.002, 0.01])
     try:
         kill_at_random(story, dice, KILLS[runner])
@@ -105,6 +106,8 @@ def _random_cases(options: argparse.Namespace, folder: Path, warm: Warm) -> int:
                 print(f"{runner}: seed {seed}", flush=True)
                 return _tell(problems, folder / "case")
             shutil.rmtree(folder / "case")
+            if runner in ("dask", "ray"):
+                print(f"{runner}: seed {seed} is fine", flush=True)
         seconds = time.monotonic() - began
         print(f"{runner}: {number} random cases from seed {options.first}, {seconds:.0f} s")
         sys.stdout.flush()
@@ -120,6 +123,8 @@ def _points(options: argparse.Namespace, folder: Path, warm: Warm) -> int:
             times = 0
             while times < _MOST_TIMES:
                 story = Story(warm, folder / "case", runner, seed=times, pause=0.005)
+                # Elsewhere it is a worker that stores results, and dies of that.
+                story.losses = int(name.startswith("result."))
                 code = crash(story, name, times + 1)
                 problems = story.judge()
                 if problems:

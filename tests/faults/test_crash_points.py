@@ -27,6 +27,7 @@ from tests.faults.crashing import (
     resume_twice,
 )
 from tests.faults.drivers import Story, Warm
+from tests.faults.mutations import try_mutations
 from tests.faults.soak import tell_seed
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
@@ -124,6 +125,31 @@ def test_one_of_two_that_resume_wins(half_done: Story, tmp_path: Path) -> None:
         assert story.judge() == []
 
 
+def test_checker_finds_out_mutations_of_a_resumed_history(half_done: Story, tmp_path: Path) -> None:
+    story = half_done.copy(tmp_path / "case")
+    story.finish()
+    assert len(try_mutations(story.case(), seeds=3)) > 140
+
+
+def test_flow_run_that_died_before_it_started_tells_all_its_states(
+    half_done: Story, tmp_path: Path
+) -> None:
+    """The driver was killed while it started its task runner."""
+    story = half_done.copy(tmp_path / "case")
+    with closing(sqlite3.connect(story.path)) as connection, connection:
+        connection.execute(
+            "UPDATE flow_runs SET state = 'PENDING', started_at = NULL, attempt = 0"
+            " WHERE parent_task_run_id IS NULL"
+        )
+        connection.execute("DELETE FROM flow_runs WHERE parent_task_run_id IS NOT NULL")
+        for table in ("task_runs", "tasks", "counts", "logs"):
+            connection.execute(f"DELETE FROM {table}")
+    story.crashes.clear()
+    story.note_crash()
+    story.finish()
+    assert story.judge() == []
+
+
 def test_process_id_that_another_program_has_now_keeps_nobody_out(
     half_done: Story, tmp_path: Path
 ) -> None:
@@ -164,7 +190,7 @@ def test_what_was_stored_and_not_recorded_is_removed_by_gc(
     warm_driver: Warm, tmp_path: Path
 ) -> None:
     """Case A4."""
-    story = Story(warm_driver, tmp_path, pause=0.005)
+    story = Story(warm_driver, tmp_path, pause=0.05)
     assert crash_at(story, "result.stored", 1) == -signal.SIGKILL
     assert story.judge() == []
     stored = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]

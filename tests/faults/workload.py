@@ -6,6 +6,7 @@ file for the evidence, `FAULTS_PAUSE` how many seconds a task body takes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -126,9 +127,50 @@ def mix(width: int = 4) -> int:
     return total("total", [*values, chain, nested, fan_in, again, size])
 
 
+@task
+async def asquare(label: str, x: int) -> int:
+    """Give a square, after others had their turn."""
+    with told(label):
+        await asyncio.sleep(0)
+        return x * x
+
+
+@flow
+async def apart(label: str, count: int) -> int:
+    """Call tasks at the same time, in a flow run of its own."""
+    calls = (asquare(f"{label}/{n}", n) for n in range(count))
+    return sum(await asyncio.gather(*calls))
+
+
+@flow
+async def amix(width: int = 4) -> int:
+    """Do what asynchronous flows do."""
+    first = await asquare("direct", 7)
+    mapped = asquare.map([f"map-{n}" for n in range(width)], range(width))
+    fan_in = total.submit("fan-in", mapped)
+    called = await asyncio.gather(*(asquare(f"call-{n}", n) for n in range(width)))
+    again = flaky.submit("flaky", 5)
+    inside = await apart("part", 3)
+    return await total.submit("total", [first, *called, inside, fan_in, again])
+
+
 def _total(label: str, upstream: dict[str, Expected], more: int = 0) -> dict[str, Expected]:
     value = more + sum(int(str(each.value)) for each in upstream.values())
     return {label: Expected("total", value, tuple(upstream))}
+
+
+def amodel(width: int = 4) -> Model:
+    """Give what `amix` comes to, without Penstock."""
+    tasks = {"direct": Expected("asquare", 49), "flaky": Expected("flaky", -5, attempts=2)}
+    mapped = {f"map-{n}": Expected("asquare", n * n) for n in range(width)}
+    tasks |= mapped | _total("fan-in", mapped)
+    tasks |= {f"call-{n}": Expected("asquare", n * n) for n in range(width)}
+    tasks |= {f"part/{n}": Expected("asquare", n * n, parent="part") for n in range(3)}
+    tasks["part"] = Expected("apart", 5)
+    waited = {label: tasks[label] for label in ("fan-in", "flaky")}
+    tasks |= _total("total", waited, 49 + sum(n * n for n in range(width)) + 5)
+    value = tasks["total"].value
+    return Model("amix", {"width": width}, value, tasks, frozenset({"part"}))
 
 
 def model(width: int = 4) -> Model:
@@ -159,3 +201,6 @@ def model(width: int = 4) -> Model:
     waited = {label: tasks[label] for label in ("chain-3", "nest", "fan-in", "flaky", "length")}
     tasks |= _total("total", waited, 49 + 5)
     return Model("mix", {"width": width}, tasks["total"].value, tasks, frozenset({"part"}))
+
+
+MODELS = {"mix": model, "amix": amodel}

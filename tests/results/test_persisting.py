@@ -242,6 +242,56 @@ def test_storing_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     assert state.is_completed()
 
 
+def test_interrupt_while_storing_ends_the_run(
+    penstock_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    @flow(persist_result=True)
+    def main() -> None:
+        large()
+
+    monkeypatch.setattr(policy, "_stored", store)
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    close()
+    for table in ("task_runs", "flow_runs"):
+        assert select(penstock_home / "history.db", f"SELECT state FROM {table}") == [("CRASHED",)]
+
+
+def test_cancellation_while_storing_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_storing, goes_on = threading.Event(), threading.Event()
+
+    def store(*_: Any) -> Any:
+        is_storing.set()
+        goes_on.wait(20)
+        raise ResultStorageError("too late")
+
+    @task(persist_result=True)
+    async def stored() -> bytes:
+        return LARGE
+
+    @flow
+    async def main() -> Any:
+        future = stored.submit()
+        while not is_storing.is_set():
+            await asyncio.sleep(0.001)
+        future.cancel()
+        try:
+            return await asyncio.wait_for(ended(future), 10)
+        finally:
+            goes_on.set()
+
+    async def ended(future: Any) -> str:
+        while not future.done():
+            await asyncio.sleep(0.001)
+        return str(future.state.type.value)
+
+    monkeypatch.setattr(policy, "_stored", store)
+    assert asyncio.run(main()) == "CANCELLED"
+
+
 def test_state_of_the_user_is_stored(penstock_home: Path) -> None:
     @task(persist_result=True)
     def made() -> Any:

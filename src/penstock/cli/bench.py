@@ -14,6 +14,7 @@ from penstock.cli.loading import (
     LoadingFailed,
     find_flow,
     load_file,
+    parameter_option,
     read_parameters,
     split_target,
 )
@@ -28,14 +29,7 @@ from penstock.cli.words import COUNT_WORDS, state_styles, state_word
 
 @click.command()
 @click.argument("target", metavar="FILE.py[:FLOW]")
-@click.option(
-    "-p",
-    "--param",
-    "parameters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="A parameter of the flow: JSON where it is JSON, else text. May be given again.",
-)
+@parameter_option
 @click.option(
     "--runner",
     "runners",

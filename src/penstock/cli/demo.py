@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from penstock.cli.run import configured, run_and_tell
-from penstock.cli.runners import runner_names
+from penstock.cli.runners import runner_option, workers_option
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
 
 
 @click.command()
-@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
-@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@runner_option
+@workers_option
 @with_session(RUN_OPTIONS)
 def demo(session: Session, runner: str | None, workers: int | None) -> int:
     """Run a small built-in flow, to have something to look at.

@@ -16,9 +16,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import click
+
 from penstock.cli.exits import usage_error
 from penstock.cli.tracebacks import shown_path
 from penstock.core.scripts import stand_for_script
+
+parameter_option = click.option(
+    "-p",
+    "--param",
+    "parameters",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of the flow: JSON where it is JSON, else text. May be given again.",
+)
 
 
 class LoadingFailed(Exception):

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from penstock.cli.loading import read_parameters
+from penstock.cli.loading import parameter_option, read_parameters
 from penstock.cli.origins import load_flow
 from penstock.cli.run import configured, run_and_tell
-from penstock.cli.runners import runner_names
+from penstock.cli.runners import runner_option, workers_option
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.words import short
 from penstock.errors import ResumeError
@@ -23,16 +23,9 @@ from penstock.errors import ResumeError
 @click.option(
     "--steal", is_flag=True, help="Take it from a process that shows no life for 10 seconds."
 )
-@click.option(
-    "-p",
-    "--param",
-    "parameters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="A parameter, instead of that of the run. May be given again.",
-)
-@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
-@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@parameter_option
+@runner_option
+@workers_option
 @with_session(RUN_OPTIONS)
 def resume(
     session: Session,

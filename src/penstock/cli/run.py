@@ -18,11 +18,12 @@ from penstock.cli.loading import (
     LoadingFailed,
     find_flow,
     load_file,
+    parameter_option,
     read_parameters,
     split_target,
 )
 from penstock.cli.progress import Sample, shown_progress
-from penstock.cli.runners import make_runner, runner_names, with_workers
+from penstock.cli.runners import make_runner, runner_option, with_workers, workers_option
 from penstock.cli.session import RUN_OPTIONS, Session, with_session
 from penstock.cli.stopping import Stopping
 from penstock.cli.summary import Ending, read_ending, write_summary
@@ -56,16 +57,9 @@ class Outcome:
 
 @click.command()
 @click.argument("target", metavar="FILE.py[:FLOW]")
-@click.option(
-    "-p",
-    "--param",
-    "parameters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="A parameter of the flow: JSON where it is JSON, else text. May be given again.",
-)
-@click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
-@click.option("--workers", type=click.IntRange(1), help="How many task runs at once.")
+@parameter_option
+@runner_option
+@workers_option
 @click.option(
     "--resume-last", is_flag=True, help="Continue the last run of the flow instead of a new one."
 )

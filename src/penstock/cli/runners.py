@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from penstock.cli.exits import usage_error
 from penstock.errors import InvalidOptionError
 
@@ -125,3 +127,9 @@ def _workers(name: str, choice: Choice, workers: int) -> Arguments:
     if choice.workers is None:
         raise usage_error(f"The {name} runner has no number of workers.", "Leave --workers out.")
     return choice.workers(workers)
+
+
+runner_option = click.option("--runner", metavar="NAME", help=f"The task runner: {runner_names()}.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="How many task runs at once."
+)

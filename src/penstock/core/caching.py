@@ -51,6 +51,10 @@ class CacheNote(NamedTuple):
     claim: bytes | None = None
     found: Kept | None = None
 
+    def expires_at(self, made_at: int) -> int | None:
+        """Give when a value made at some time expires, in nanoseconds since 1970."""
+        return expires_at(made_at, self.seconds)
+
 
 def is_expired(kept: Kept, now: int) -> bool:
     """Tell whether a kept value is too old to be used."""

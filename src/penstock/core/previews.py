@@ -58,7 +58,7 @@ _WELL_KNOWN = {
     ("pathlib", "PurePosixPath"), ("pathlib", "PureWindowsPath"),
 }  # fmt: skip
 _ARRAY_PACKAGES = frozenset({"numpy", "pandas", "polars", "torch", "xarray"})
-_SECRET_TYPES = frozenset({"SecretStr", "SecretBytes", "Secret"})
+SECRET_TYPES = frozenset({"SecretStr", "SecretBytes", "Secret"})
 _BASES: tuple[Any, ...] = (str, bytes, bytearray, int, float, complex, list, tuple, dict)
 _NESTING = frozenset({list, tuple, dict, set, frozenset})
 
@@ -267,7 +267,7 @@ class _Writer:
         return ", ".join(shown)
 
     def _other(self, value: Any, kind: type, depth: int) -> str:
-        if any(base.__name__ in _SECRET_TYPES for base in kind.__mro__):
+        if any(base.__name__ in SECRET_TYPES for base in kind.__mro__):
             return MASK
         if kind is range:
             return repr(value) if max(map(abs, (value.start, value.stop))) < _SMALL else "<range>"

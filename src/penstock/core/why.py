@@ -39,6 +39,7 @@ class Facts:
         started: its function was called.
         epoch, last_epoch: under which driver it was written, and the flow run's present one.
         has_identity: its inputs could be told from others.
+        is_kept: its result can be taken from the history.
         cache, cache_key: what caching did.
         made_by, made_at: what is known of the run whose value it took.
         earlier: earlier runs of the same work in the same flow run, oldest first.
@@ -51,6 +52,7 @@ class Facts:
     epoch: int = 0
     last_epoch: int = 0
     has_identity: bool = True
+    is_kept: bool = True
     cache: str | None = None
     cache_key: str | None = None
     made_by: str | None = None
@@ -86,7 +88,7 @@ def why(facts: Facts) -> Why:
     if not facts.started:
         return _did_not_run(facts)
     more = _notes(facts)
-    if facts.last_epoch > facts.epoch and facts.state == "COMPLETED":
+    if facts.last_epoch > facts.epoch and facts.state == "COMPLETED" and facts.is_kept:
         text = (
             "It did not run again when the flow run was resumed: it had completed before, and "
             "its result was kept."
@@ -167,6 +169,8 @@ def _notes(facts: Facts) -> tuple[str, ...]:
         notes.append("Its cache_key_fn gave no key, so it has no part in caching.")
     if not facts.has_identity:
         notes.append("Its inputs cannot be told from others: a resume runs it again.")
+    if facts.state == "COMPLETED" and not facts.is_kept:
+        notes.append("Its result was not kept: a resume runs it again.")
     return tuple(notes)
 
 
@@ -201,6 +205,7 @@ def facts_of(
         epoch=run["seq"] >> epoch_bits,
         last_epoch=last_epoch,
         has_identity=run["identity"] is not None or run["flow_run_id"] is None,
+        is_kept=run["result_codec"] is not None,
         cache=run.get("cache"),
         cache_key=run.get("cache_key"),
         made_by=None if maker is None else f"{maker['name']} ({maker['id']})",

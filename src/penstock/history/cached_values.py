@@ -17,7 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 from penstock.core.caching import Kept, is_expired
-from penstock.history.base import CacheStore, Claimant, Wanted
+from penstock.history.cache_store import CacheStore, Claimant, Wanted
 from penstock.history.gate import Patience, WriteGate
 from penstock.history.locations import sqlite_uri
 from penstock.history.owners import host_name, is_gone, process_started_at
@@ -30,6 +30,10 @@ SILENT_AFTER = 15.0
 """Seconds without a sign of life after which a claim is taken over."""
 
 _query = cache(load_query)
+
+
+# Strong, so that no child ever collects, and thereby closes, what its parent had open.
+_open_stores: set[SQLiteCacheStore] = set()
 
 
 class _Me(NamedTuple):
@@ -53,6 +57,7 @@ class SQLiteCacheStore(CacheStore):
         self._reader = self._connect("mode=ro")
         self._writer: sqlite3.Connection | None = None
         self._gate: WriteGate | None = None
+        _open_stores.add(self)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:
@@ -132,12 +137,23 @@ class SQLiteCacheStore(CacheStore):
                 self._gate.release()
 
     def close(self) -> None:
+        _open_stores.discard(self)
         with self._lock, self._writing:
             self._reader.close()
             if self._writer is not None:
                 self._writer.close()
             if self._gate is not None:
                 self._gate.close()
+
+
+def _after_fork_in_child() -> None:
+    # Its copies of the gates would outlive the parent; the connections are the parent's to close.
+    for store in _open_stores:
+        if store._gate is not None:
+            store._gate.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _found(connection: sqlite3.Connection, key: str) -> Kept | None:

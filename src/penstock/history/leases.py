@@ -32,25 +32,23 @@ class Lease:
     Attributes:
         flow_run_key: the flow run.
         epoch: how many drivers it had before.
-        is_new: nothing has been written under it yet.
         is_lost: another process has taken the flow run over.
         members: ids of the flow run and of its subflow runs that have not ended.
         when_lost: called once, in the recorder's thread, when it is found to be lost.
     """
 
-    __slots__ = ("epoch", "flow_run_key", "is_lost", "is_new", "members", "when_lost")
+    __slots__ = ("epoch", "flow_run_key", "is_lost", "members", "when_lost")
 
-    def __init__(self, flow_run_key: bytes, epoch: int = 0, *, is_new: bool = True) -> None:
+    def __init__(self, flow_run_key: bytes, epoch: int = 0) -> None:
         self.flow_run_key = flow_run_key
         self.epoch = epoch
-        self.is_new = is_new
         self.is_lost = False
         self.members = {flow_run_key}
         self.when_lost: Callable[[], object] | None = None
 
     def row(self, at: int, owner: tuple[Any, ...]) -> tuple[Any, ...]:
         """Give the row for a group, in the order of `LEASE_COLUMNS`."""
-        return (self.flow_run_key, self.epoch, self.is_new, at, *owner)
+        return (self.flow_run_key, self.epoch, at, *owner)
 
     def lose(self) -> None:
         """Take that another process drives the flow run."""

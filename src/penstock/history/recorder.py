@@ -22,17 +22,20 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import HistoryError, HistoryUnavailable
 from penstock.failpoints import FAILPOINTS, hit
-from penstock.history.base import CacheStore, Group, HistoryStore
+from penstock.history.base import Group, HistoryStore
 from penstock.history.leases import BEAT_SECONDS, Lease, LostLeases
 from penstock.history.ledgers import Ledger
 from penstock.history.owners import host_name, process_started_at
 from penstock.history.rows import flow_run_row, task_row, task_run_row
 from penstock.runs import FlowRun, TaskRun, as_begun
 from penstock.states import StateType, describe_exception
+
+if TYPE_CHECKING:
+    from penstock.history.cache_store import CacheStore
 
 GROUP_SECONDS = 0.05
 """Seconds within which what happened is on its way to the disk."""
@@ -46,6 +49,7 @@ PENDING_SECONDS = 1.0
 """Seconds that a task run may only have been submitted before that is written, where many are
 submitted at a time: if it ends within them, as most do, one row is enough."""
 _MANY = 500
+_SHORTEST_SECONDS = 0.01
 _WARN_SECONDS = 5.0
 _GROUP_LIMIT = 10_000
 _BACKLOG = 1_000
@@ -262,7 +266,10 @@ class Recorder:
 
     def _wait_for_entries(self) -> bool:
         """Sleep until there are entries and their time has come; tell whether it is urgent."""
+        # What happened while the last group was written has waited for that long already.
+        pause = max(_SHORTEST_SECONDS, GROUP_SECONDS - (monotonic() - self._beat_at))
         if not self.entries and not self._closing:
+            pause = GROUP_SECONDS
             self.is_asleep = True
             if not self.entries and self._submitted:
                 self._rings_within(PENDING_SECONDS)
@@ -273,7 +280,7 @@ class Recorder:
             self.is_asleep = False
         # Collect for a moment; a flush rings the bell again.
         while not self._closing and not self._hurry:
-            if not self._rings_within(GROUP_SECONDS):
+            if not self._rings_within(pause):
                 return False
         return True
 
@@ -299,8 +306,6 @@ class Recorder:
             now = time_ns()
             group.leases = [lease.row(now, self._owner) for lease in leases]
             self._write(group)
-            for lease in leases:
-                lease.is_new = False
         if FAILPOINTS:
             hit("history.reply")
         for waiter in waiters:

@@ -6,7 +6,6 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from penstock.core.caching import LONGEST_KEY, CacheNote
 from penstock.core.previews import mask_secrets
 from penstock.history.text import (
     LONGEST_LOG_LINE,
@@ -152,8 +151,8 @@ def _tag_list(run: Run) -> list[str]:
     return sorted(clean_text(str(tag), LONGEST_NAME) for tag in run.tags)[:MOST_TAGS]
 
 
-def _cache_detail(note: CacheNote) -> dict[str, str | None]:
-    key = None if note.key is None else clean_text(note.key, LONGEST_KEY)
+def _cache_detail(note: Any) -> dict[str, str | None]:
+    key = None if note.key is None else clean_text(note.key, LONGEST_MESSAGE)
     found = None if note.found is None else note.found.run_key.hex()
     return {"cache": note.how, "cache_key": key, "cached_from": found}
 

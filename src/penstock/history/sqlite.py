@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.core.previews import preview
 from penstock.errors import HistoryError
@@ -31,11 +31,9 @@ from penstock.history.base import (
     SCHEMA_VERSION,
     TASK_COLUMNS,
     TASK_RUN_COLUMNS,
-    CacheStore,
     Group,
     HistoryStore,
 )
-from penstock.history.cached_values import SQLiteCacheStore
 from penstock.history.filesystems import network_filesystem
 from penstock.history.gate import Patience, WriteGate, logger
 from penstock.history.locations import sqlite_path, sqlite_uri
@@ -43,6 +41,10 @@ from penstock.history.schema import inspect_file, migrate
 from penstock.history.sqlite_errors import SQLITE_ERRORS, is_busy, refused, told
 from penstock.history.sqlite_leases import check_leases, take_over
 from penstock.history.statements import Insertion, Row, SplitInsertion
+from penstock.history.stores import open_cache
+
+if TYPE_CHECKING:
+    from penstock.history.cache_store import CacheStore
 
 PATIENCE = 5.0
 """Seconds that a write waits for other programs; the recorder then tries again."""
@@ -256,7 +258,7 @@ class SQLiteStore(HistoryStore):
             patience.wait(0.0, self.path)
 
     def open_cache(self) -> CacheStore:
-        return SQLiteCacheStore(self.path)
+        return open_cache(self.path)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

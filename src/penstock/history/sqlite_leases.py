@@ -28,7 +28,8 @@ def check_leases(connection: sqlite3.Connection, leases: Sequence[tuple[Any, ...
         if connection.execute(_query("beat_lease"), values).rowcount:
             if FAILPOINTS:
                 hit("lease.beat")
-        elif row[2] and connection.execute(_query("new_lease"), values).rowcount:
+        elif connection.execute(_query("new_lease"), values).rowcount:
+            # There is none before the first group, nor in a file that took another one's place.
             if FAILPOINTS:
                 hit("lease.acquire")
         else:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.errors import HistoryError
 from penstock.history.base import HistoryReader, HistoryStore
 
+if TYPE_CHECKING:
+    from penstock.history.cache_store import CacheStore
+
 # Loaded on first use: `import penstock` must not load a database driver.
 _STORES = {"sqlite": ("penstock.history.sqlite", "SQLiteStore")}
 _READERS = {"sqlite": ("penstock.history.reading", "SQLiteReader")}
+_CACHES = {"sqlite": ("penstock.history.cached_values", "SQLiteCacheStore")}
 _PLANNED = ("postgresql", "postgres")
 
 
@@ -35,6 +39,15 @@ def open_reader(url: str) -> HistoryReader:
         HistoryError: the URL or what it names cannot be used; the text says why.
     """
     return cast(HistoryReader, _adapter(_READERS, url)(url))
+
+
+def open_cache(url: str) -> CacheStore:
+    """Open what finds and claims the values of cache keys in a history that exists.
+
+    Raises:
+        HistoryError: the URL or what it names cannot be used; the text says why.
+    """
+    return cast("CacheStore", _adapter(_CACHES, url)(url))
 
 
 def _adapter(table: dict[str, tuple[str, str]], url: str) -> Any:

@@ -36,8 +36,8 @@ class WorkerDesk:
 
     def ask(self, request: Request) -> Answer | None:
         run: Any = current_run.get()
-        if run is not None and run.item is None:
-            # Called directly: the driver has not heard of it yet.
+        if run is not None and getattr(run, "item", None) is None:
+            # Called directly, or in a flow that runs here: the driver may not have heard of it.
             run.recorder.record(CHANGED, run)
         what = (
             request.run_key,
@@ -51,11 +51,17 @@ class WorkerDesk:
         return None
 
     def leave_unkeyed(self, run: TaskRun) -> None:
-        if run.item is not None:  # type: ignore[attr-defined]
+        if getattr(run, "item", None) is not None:
             self._live.outbox.add(REQUEST, "unkeyed", run.key)
 
     def end(self, run: TaskRun) -> None:
         """Nothing: the driver hears of the end by the record of it."""
+
+    def leader_of(self, request: Request) -> None:
+        """Nothing: who waits for whom, on whatever worker, is not known here."""
+
+    def leave(self, request: Request) -> None:
+        """Nothing: see `leader_of`."""
 
     def who_makes(self, request: Request) -> str:
         return "another task run or process"

@@ -33,6 +33,7 @@ class Header(NamedTuple):
         results: which results are kept where: a pickled `ResultPolicy`; None outside flow runs.
         epoch: how many drivers the flow run had before.
         has_kept: task runs may have completed before: the driver is to be asked.
+        attempt: of the flow run; tells apart what is left of an earlier one.
     """
 
     reply_to: Any
@@ -48,6 +49,7 @@ class Header(NamedTuple):
     results: bytes | None = None
     epoch: int = 0
     has_kept: bool = False
+    attempt: int = 0
 
 
 class Item(NamedTuple):

@@ -54,6 +54,7 @@ class Reports:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._header: bytes | None = None
+        self._attempt = 0
         self._requests: Requests | None = None
         self._raw: dict[bytes, Callable[[State], None]] = {}
         self._takers: dict[int, Callable[..., None]] = {
@@ -76,7 +77,9 @@ class Reports:
 
     def header(self, live: Any) -> bytes:
         """Give the pickled header of the flow run whose calls this dispatcher sends."""
-        if self._header is None:
+        if self._header is None or self._attempt != live.flow_run.attempt:
+            # Another attempt is another flow run to its workers: now they ask what is kept.
+            self._attempt = live.flow_run.attempt
             settings = load_settings()
             run = live.flow_run
             header = Header(
@@ -92,12 +95,15 @@ class Reports:
                 settings.loggers,
                 dumps(run.results),
                 live.ledger.epoch,
-                live.resumption is not None or bool(live.flow.retry_policy.retries),
+                live.resumption is not None or run.attempt > 1,
+                run.attempt,
             )
             self._header = pickle.dumps(tuple(header), 5)
             self._recorder = live.recorder
             self._live = live
-            self._requests = Requests(self._dispatcher, live, self._header)
+            if self._requests is None:
+                self._requests = Requests(self._dispatcher, live)
+            self._requests.header = self._header
         return self._header
 
     def time_out(self, bundle: Bundle, running: Running, seconds: float, worker: str) -> None:

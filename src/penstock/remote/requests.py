@@ -44,13 +44,15 @@ class Requests:
     Args:
         dispatcher: whose workers ask.
         live: the flow run.
-        header: how workers know the flow run.
+
+    Attributes:
+        header: how workers know the present attempt of the flow run.
     """
 
-    def __init__(self, dispatcher: Dispatcher, live: Any, header: bytes) -> None:
+    def __init__(self, dispatcher: Dispatcher, live: Any) -> None:
         self._dispatcher = dispatcher
         self._live = live
-        self._header = header
+        self.header = b""
         self._mirrors = Mirrors(live, self._run_that_is_open)
         self._caching = CacheRequests(live, self._mirrors.run_of, self._answer)
         self._known: dict[bytes, TaskRun] = live.exported
@@ -147,7 +149,7 @@ class Requests:
         self._tell(worker, (ANSWER, number, answer))
 
     def _tell(self, worker: str, word: tuple[Any, ...]) -> None:
-        self._dispatcher.engine.tell(worker, pickle.dumps((self._header, word), 5))
+        self._dispatcher.engine.tell(worker, pickle.dumps((self.header, word), 5))
 
     def _tell_number(self, worker: str, number: int, key: bytes, again: bool = True) -> None:
         run = self._known.get(key)

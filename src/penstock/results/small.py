@@ -85,10 +85,15 @@ def _pickled(value: Any) -> tuple[bytes | None, str | None]:
     return _NOTHING if data is None else (data, "pickle")
 
 
-def pickled_within(value: Any, limit: int) -> bytes | None:
+def pickled_within(
+    value: Any, limit: int, pickler: type[pickle.Pickler] = pickle.Pickler
+) -> bytes | None:
     """Pickle a value in at most so many bytes; None where that cannot be.
 
     What it costs is bounded: a large array is refused before it is copied.
+
+    Args:
+        pickler: may refuse a value by what it raises.
     """
     file = _BoundedFile(limit)
 
@@ -98,7 +103,7 @@ def pickled_within(value: Any, limit: int) -> bytes | None:
         return True  # a small one is in the pickle itself
 
     try:
-        pickle.Pickler(file, 5, buffer_callback=refuse_large).dump(value)
+        pickler(file, 5, buffer_callback=refuse_large).dump(value)
     except (Exception, SystemExit):
         # Whatever cannot be pickled is simply not kept; the run itself succeeded.
         return None

@@ -1,7 +1,7 @@
 """Keep what a flow run was called with, so that it can be continued by a process to come.
 
-Each argument is pickled on its own. What looks secret by its name, cannot be pickled or is too
-large is left out: whoever continues the run has to give it again, or the default is used.
+Each argument is pickled on its own. What looks secret or holds what does, cannot be pickled or is
+too large is left out: whoever continues the run has to give it again, or the default is used.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.core.previews import is_secret_name
+from penstock.core.previews import SECRET_TYPES, is_secret_name, mask_secrets
 from penstock.core.signatures import MISSING, Signature
 from penstock.errors import ResumeError
 from penstock.results.small import pickled_within
 
 ARGUMENT_LIMIT = 1 << 20
 """The largest argument of a flow, in bytes once pickled, that is kept to continue it: 1 MiB."""
+
+_LONGEST_NAME = 64
 
 
 def pack_arguments(signature: Signature, values: Sequence[object]) -> bytes:
@@ -26,10 +28,22 @@ def pack_arguments(signature: Signature, values: Sequence[object]) -> bytes:
     """
     packed: dict[str, bytes | None] = {}
     for name, value in zip(signature.parameters, values, strict=True):
-        data = None if is_secret_name(name) else pickled_within(value, ARGUMENT_LIMIT)
+        data = None if is_secret_name(name) else pickled_within(value, ARGUMENT_LIMIT, _Watchful)
         if data is not None or value is not signature.default(name):
             packed[name] = data
     return pickle.dumps(packed, 5)
+
+
+class _Watchful(pickle.Pickler):
+    """Refuses what holds a secret: by a key or attribute's name, its type, or in a text."""
+
+    def persistent_id(self, obj: Any) -> None:
+        if type(obj) is str:
+            is_secret = len(obj) <= _LONGEST_NAME and is_secret_name(obj)
+            if is_secret or (not obj.isalnum() and mask_secrets(obj) != obj):
+                raise pickle.PicklingError("It holds what looks secret.")
+        elif type(obj).__name__ in SECRET_TYPES:
+            raise pickle.PicklingError("It is a secret by its type.")
 
 
 def unpack_arguments(
@@ -69,8 +83,8 @@ def _value(name: str, packed: Any, signature: Signature, given: Mapping[str, obj
     # Where another value was given, the default would make it another run.
     if default is MISSING or name in packed:
         raise ResumeError(
-            f"The argument {name!r} of the run was not kept: its name looks secret, or it could "
-            f"not be pickled, or it is large. Give it again: -p {name}=… or "
+            f"The argument {name!r} of the run was not kept: it looks secret or holds what does, "
+            f"or it could not be pickled, or it is large. Give it again: -p {name}=… or "
             f"parameters={{{name!r}: …}}."
         )
     return default

@@ -19,7 +19,7 @@ from typing import Any
 
 from penstock.core.caching import Flight, Kept, is_expired
 from penstock.errors import HistoryError
-from penstock.history.base import CacheStore, Claimant, Wanted
+from penstock.history.cache_store import CacheStore, Claimant, Wanted
 from penstock.runtime.blocking import ServiceThread
 
 BEAT_SECONDS = 5.0

@@ -22,7 +22,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any, NamedTuple, Protocol
 
 from penstock.core.caching import (
@@ -37,17 +37,18 @@ from penstock.core.caching import (
     is_expired,
 )
 from penstock.errors import HistoryError
-from penstock.history.base import CacheStore
+from penstock.history.cache_store import CacheStore
 from penstock.history.recorder import Recorder
 from penstock.ids import new_task_run_key
 from penstock.runs import TaskRun
 from penstock.runtime.cache_claims import Claims
-from penstock.settings import load_settings
+from penstock.settings import refreshes_cache
 from penstock.states import StateType
 
 logger = logging.getLogger("penstock.caching")
 _MOST_REMEMBERED = 10_000
 _MOST_BYTES = 64_000_000
+_FRESH_SECONDS = 0.1  # as long as others may not see what is made here, either
 _lock = threading.Lock()
 
 
@@ -67,9 +68,10 @@ class Request:
         refresh: whether it runs in any case; None: as the setting says.
         answer: called with the answer, from any thread, when `ask` gave none.
         unusable: the task run whose value was given as an answer, and cannot be used.
+        run: the task run itself, where it is of this process.
     """
 
-    __slots__ = ("answer", "inside", "key", "refresh", "run_key", "seconds", "unusable")
+    __slots__ = ("answer", "inside", "key", "refresh", "run", "run_key", "seconds", "unusable")
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Request:
         refresh: bool | None,
         answer: Callable[[Answer], object],
         unusable: bytes | None = None,
+        run: TaskRun | None = None,
     ) -> None:
         self.key = key
         self.run_key = run_key
@@ -89,6 +92,7 @@ class Request:
         self.refresh = refresh
         self.answer = answer
         self.unusable = unusable
+        self.run = run
 
 
 class Desk(Protocol):
@@ -114,6 +118,12 @@ class Desk(Protocol):
     def who_makes(self, request: Request) -> str:
         """Say whom a request waits for."""
 
+    def leader_of(self, request: Request) -> TaskRun | None:
+        """Give the run of this process that a request waits for, where that is known."""
+
+    def leave(self, request: Request) -> None:
+        """Take that a request waits no longer: its run runs."""
+
 
 def desk_for(recorder: Any) -> Desk:
     """Give the desk of a recorder, opening it when it is first needed."""
@@ -136,7 +146,7 @@ class CacheDesk:
     may_block_loops = False
 
     def __init__(self, recorder: Recorder) -> None:
-        self._store: CacheStore | None = recorder.open_cache()
+        self._store = _opened(recorder)
         self._flights = Flights(_new_claim)
         self._lock = threading.Lock()
         self._recent = _Recent()
@@ -146,7 +156,7 @@ class CacheDesk:
     def ask(self, request: Request) -> Answer | None:
         if self._process != os.getpid():
             return Answer(MISS)  # a forked child: what it does is not recorded either
-        if load_settings().refresh_cache if request.refresh is None else request.refresh:
+        if refreshes_cache() if request.refresh is None else request.refresh:
             return Answer(REFRESHED)
         with self._lock:
             flight = self._flights.join(request)
@@ -184,16 +194,24 @@ class CacheDesk:
 
     def _look_up(self, request: Request) -> tuple[str, Kept | None]:
         found = self._recent.get(request.key)
-        try:
-            stored = None if self._store is None else self._store.find(request.key)
-        except HistoryError as problem:
-            logger.warning("A cached value cannot be looked up; the task runs. %s", problem)
-            stored = None
-        if stored is not None and (found is None or stored.made_at >= found.made_at):
-            found = stored
+        if self._store is not None and not self._recent.is_fresh(request.key):
+            found = self._newest(request.key, found, self._store)
         if found is None or found.run_key == request.unusable:
             return MISS, None
         return (EXPIRED, None) if is_expired(found, time_ns()) else (HIT, found)
+
+    def _newest(self, key: str, found: Kept | None, store: CacheStore) -> Kept | None:
+        try:
+            stored = store.find(key)
+        except HistoryError as problem:
+            logger.warning("A cached value cannot be looked up; the task runs. %s", problem)
+            return found
+        if stored is None or (found is not None and stored.made_at < found.made_at):
+            stored = found
+        if stored is not None:
+            with self._lock:
+                self._recent.put(key, stored)
+        return stored
 
     def _claimed(self, flight: Flight, found: Kept | None) -> None:
         """Go on with a flight that has its claim, or the value that another process made."""
@@ -204,7 +222,10 @@ class CacheDesk:
 
     def _tell(self, requests: list[Request], answer: Answer) -> None:
         for request in requests:
-            request.answer(answer)
+            try:
+                request.answer(answer)
+            except Exception:  # its worker cannot be told any more: the others are
+                logger.exception("An answer about a cache key could not be given.")
 
     def peek(self, request: Request) -> Answer:
         """Look for a value, for a run that has no part in this."""
@@ -265,6 +286,18 @@ class CacheDesk:
         else:
             self._claims.give_up(flight)
 
+    def leader_of(self, request: Request) -> TaskRun | None:
+        with self._lock:
+            flight = self._flights.flight_of(request.run_key)
+            leader = None if flight is None else flight.leader
+        return None if leader is None or leader.run_key == request.run_key else leader.run
+
+    def leave(self, request: Request) -> None:
+        with self._lock:
+            flight = self._flights.flight_of(request.run_key)
+            if flight is not None and flight.leader.run_key != request.run_key:
+                self._flights.leave(request.run_key)
+
     def who_makes(self, request: Request) -> str:
         with self._lock:
             flight = self._flights.flight_of(request.run_key)
@@ -283,16 +316,29 @@ class CacheDesk:
             self._store.close()
 
 
+def _opened(recorder: Recorder) -> CacheStore | None:
+    try:
+        return recorder.open_cache()
+    except HistoryError as problem:
+        logger.warning("Values are only cached in this process: %s", problem)
+        return None
+
+
 def _new_claim() -> bytes:
     return new_task_run_key(time_ns())
 
 
 class _Recent:
-    """Values made here lately, which the history may not have yet; the oldest are forgotten."""
+    """Values made or found lately; the history may not have them yet. The oldest are forgotten."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[str, Kept] = OrderedDict()
+        self._looked_at: dict[str, float] = {}
         self._size = 0
+
+    def is_fresh(self, key: str) -> bool:
+        """Tell whether a value was put here so lately that the history need not be asked."""
+        return monotonic() < self._looked_at.get(key, 0.0) + _FRESH_SECONDS
 
     def get(self, key: str) -> Kept | None:
         return self._values.get(key)
@@ -301,5 +347,8 @@ class _Recent:
         old = self._values.pop(key, None)
         self._size += len(kept.data) - (0 if old is None else len(old.data))
         self._values[key] = kept
+        self._looked_at[key] = monotonic()
         while self._size > _MOST_BYTES or len(self._values) > _MOST_REMEMBERED:
-            self._size -= len(self._values.popitem(last=False)[1].data)
+            key, kept = self._values.popitem(last=False)
+            self._looked_at.pop(key, None)
+            self._size -= len(kept.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from penstock.core.identity import large_digest
@@ -35,7 +36,9 @@ def task_input_hash(context: RunContext, parameters: Mapping[str, Any]) -> str |
         ... def load(day): ...
     """
     task = context.task
-    digest = large_digest((task.key, task.held, tuple(parameters.items())))
+    given = chain.from_iterable(parameters.items())
+    # Flat, as that is encoded fastest; what is held is always equally much for one task.
+    digest = large_digest((task.key, *task.held, *given))
     if digest is None:
         _warn(task, ", ".join(_unidentified(task, parameters)) or "its inputs together")
         return None

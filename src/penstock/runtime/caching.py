@@ -8,23 +8,24 @@ key function ──► desk: ask ──► hit: decode the value ──► Cache
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
 from typing import Any
 from uuid import UUID
 
-from penstock.core.caching import HIT, LONGEST_KEY, UNKEYED, CacheNote
+from penstock.core.caching import HIT, LONGEST_KEY, MISS, UNKEYED, CacheNote
 from penstock.core.outcomes import raised
-from penstock.errors import CacheKeyError
+from penstock.errors import CacheKeyError, DeadlockError
 from penstock.results.kept import load_kept
-from penstock.runs import TaskRun
+from penstock.runs import FlowRun, TaskRun
 from penstock.runtime.attempts import TASK_RUN, timed_out_state
 from penstock.runtime.blocking import take
 from penstock.runtime.cache_desk import Answer, Desk, Request, desk_for
 from penstock.runtime.context import RunContext, current_run
 from penstock.runtime.settling import catch_up
-from penstock.runtime.waiting import await_signal
+from penstock.runtime.waiting import await_signal, said_to_wait
 from penstock.states import CACHED, KeptState, State, StateType, describe_exception
 from penstock.task_runners.slots import slot_left
 
@@ -41,14 +42,20 @@ class Consultation:
         run: with its parameters resolved.
         task: what it is a run of.
         is_over: tells whether the run has been ended from outside.
+        parent: the run whose code has called this one directly.
     """
 
     def __init__(
-        self, run: TaskRun, task: Any, is_over: Callable[[], bool] = lambda: False
+        self,
+        run: TaskRun,
+        task: Any,
+        is_over: Callable[[], bool] = lambda: False,
+        parent: TaskRun | FlowRun | None = None,
     ) -> None:
         self._run = run
         self._task = task
         self._is_over = is_over
+        self._parent = parent
         self._desk: Desk = desk_for(run.recorder)
         self._box: SimpleQueue[Answer] = SimpleQueue()
         self._ring: Callable[[], object] | None = None
@@ -137,6 +144,7 @@ class Consultation:
             refresh=self._task.refresh_cache,
             answer=self._answer,
             unusable=unusable,
+            run=self._run,
         )
         answer = self._desk.ask(request)
         if answer is not None:
@@ -167,20 +175,47 @@ class Consultation:
         answer = take(self._box, self._desk.patience)
         if answer is not None:
             return answer
+        with self._said_to_wait(request) as refused, slot_left():
+            return refused or self._block_long(request)
+
+    def _block_long(self, request: Request) -> Answer | None:
         began = monotonic()
-        with slot_left():
-            while not self._is_over():
-                answer = take(self._box, self._slice(began))
-                if answer is not None or self._is_late(began):
-                    return answer
-                self._say(request, began)
+        while not self._is_over():
+            answer = take(self._box, self._slice(began))
+            if answer is not None or self._is_late(began):
+                return answer
+            self._say(request, began)
         return self._at_once()
+
+    @contextmanager
+    def _said_to_wait(self, request: Request) -> Iterator[Answer | None]:
+        """Say which run this one waits for; gives an answer where that would never end."""
+        leader = self._desk.leader_of(request)
+        with ExitStack() as stack:
+            if self._parent is not None:
+                # Called directly: its caller waits for it.
+                token = current_run.set(self._parent)
+                try:
+                    stack.enter_context(said_to_wait([self._run]))
+                finally:
+                    current_run.reset(token)
+            try:
+                stack.enter_context(said_to_wait([] if leader is None else [leader]))
+            except DeadlockError:
+                self._desk.leave(request)
+                yield self._at_once() or Answer(MISS)
+            else:
+                yield None
 
     async def _await_answer(self, request: Request) -> Answer | None:
         if self._desk.may_block_loops:
             answer = take(self._box, self._desk.patience)
             if answer is not None:
                 return answer
+        with self._said_to_wait(request) as refused:
+            return refused or await self._await_long(request)
+
+    async def _await_long(self, request: Request) -> Answer | None:
         signal = await_signal()
         self._ring = signal.ring
         began = monotonic()

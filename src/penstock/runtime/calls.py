@@ -23,7 +23,7 @@ from penstock.runtime.attempts import (
     is_interruption,
     timed_out_state,
 )
-from penstock.runtime.caching import Consultation
+from penstock.runtime.consulting import consultation
 from penstock.runtime.interrupts import Interruption, was_sent
 from penstock.runtime.keeping import akept, keeps, kept
 from penstock.runtime.settling import out_of_turn
@@ -241,8 +241,8 @@ class TaskCall:
                 return False  # it is raised again when the attempt begins
         return True
 
-    def _consultation(self, token: list[None]) -> Consultation:
-        return Consultation(self.task_run, self.task, lambda: not token or self.is_cancelled)
+    def _is_ended(self, token: list[None]) -> bool:
+        return not token or self.is_cancelled
 
     def _execute(self, token: list[None]) -> State:
         run = self.task_run
@@ -250,7 +250,7 @@ class TaskCall:
         interruption = self._interruption = Interruption()
         ended = None
         if self.task.cache_key_fn is not None and self._may_be_cached():
-            ended = self._consultation(token).consult()
+            ended = consultation(run, self.task, partial(self._is_ended, token)).consult()
         ended = ended or self._start(token)
         if ended is not None:
             return ended
@@ -275,7 +275,8 @@ class TaskCall:
                 await bring(self.found.dependencies)
             ended = None
             if self.task.cache_key_fn is not None and self._may_be_cached():
-                ended = await self._consultation(self._token).aconsult()
+                is_ended = partial(self._is_ended, self._token)
+                ended = await consultation(run, self.task, is_ended).aconsult()
             ended = ended or self._start(self._token)
             if ended is not None:
                 return ended

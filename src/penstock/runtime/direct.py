@@ -23,7 +23,7 @@ from penstock.runtime.attempts import (
     is_interruption,
     timed_out_state,
 )
-from penstock.runtime.caching import Consultation
+from penstock.runtime.consulting import consultation
 from penstock.runtime.context import current_run
 from penstock.runtime.drivers import adrive, drive
 from penstock.runtime.interrupts import Interruption
@@ -108,7 +108,7 @@ class DirectCall:
                 wait_for_run(run, None)
             state = self._prepare()
         if self.task.cache_key_fn is not None and state is None:
-            state = Consultation(self.run, self.task).consult()
+            state = consultation(self.run, self.task, parent=current_run.get()).consult()
         return self._end(state or drive(new_life(self.task), self._perform))
 
     async def aexecute(self) -> State:
@@ -123,7 +123,7 @@ class DirectCall:
                 await bring(self.found.dependencies)
             state = self._prepare()
         if self.task.cache_key_fn is not None and state is None:
-            state = await Consultation(self.run, self.task).aconsult()
+            state = await consultation(self.run, self.task, parent=current_run.get()).aconsult()
         return self._end(state or await adrive(new_life(self.task), self._aperform))
 
     def _unsettled(self) -> list[TaskRun]:

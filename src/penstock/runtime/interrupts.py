@@ -10,12 +10,14 @@ being submitted, a slot being left) waits until that is done, for half a second 
 from __future__ import annotations
 
 import _thread
+import _weakrefset
 import ctypes
 import logging
 import os
 import signal
 import sys
 import threading
+import weakref
 from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +35,9 @@ _SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else signal.SIGALRM
 _PAUSE_SECONDS = 0.002
 _MOST_PAUSES = 250
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LOGGING = logging.__file__
+# Logging may have taken the lock of a handler and not yet guarded it; what is raised in the
+# callback of a weak reference, or in `__del__`, is swallowed.
+_UNSUITABLE = frozenset({logging.__file__, weakref.__file__, _weakrefset.__file__})
 # Tasks live here as in any other package.
 _WITH_TASKS = (_PACKAGE + "testing" + os.sep, _PACKAGE + "cli" + os.sep)
 # Functions of ours that call the user's code, and those that only wait. `Interruption.call` does
@@ -202,13 +206,16 @@ def shielded() -> Iterator[None]:
 
 
 def is_bookkeeping(frame: FrameType | None) -> bool:
-    """Tell whether our own bookkeeping is on its way in a stack, rather than the user's code."""
+    """Tell whether a stack should not be interrupted now.
+
+    Our own bookkeeping is on its way in it, or what would be raised there could get lost.
+    """
     innermost = frame
     while frame is not None:
         code = frame.f_code
-        if code.co_filename == _LOGGING:
-            return True  # it may have taken the lock of a handler and not yet guarded it
         file = code.co_filename
+        if file in _UNSUITABLE or code.co_name == "__del__":
+            return True
         if file.startswith(_PACKAGE) and not file.startswith(_WITH_TASKS):
             may_be_interrupted = _WAITS if frame is innermost else _CALLERS
             return code.co_qualname not in may_be_interrupted

@@ -52,8 +52,9 @@ def kept(run: TaskRun, state: State, policy: ResultPolicy) -> State:
     try:
         key = None if options is None or options.key is None else _filled_in(options.key, run)
         held, codec = keep(state.data, policy, Subject(flow_run, run.key, run.attempt, key))
-    except Exception as exc:
-        if is_for_cache:
+    except BaseException as exc:
+        # Interrupts too: like those that meet the function itself, they end the attempt.
+        if is_for_cache and isinstance(exc, Exception):
             # Nobody has asked to persist it: the run has done its work.
             logger.warning("The value of task run %r is not cached: %s", run.name, exc)
             return state
@@ -73,7 +74,10 @@ async def akept(run: TaskRun, state: State, policy: ResultPolicy) -> State:
     if state.type is not COMPLETED or isinstance(state, KeptState):
         return state
     to_thread = sys.modules["asyncio"].to_thread
-    given: State = await to_thread(kept, run, state, policy)
+    try:
+        given: State = await to_thread(kept, run, state, policy)
+    except BaseException as exc:
+        return raised(exc, _TASK_RUN, time_ns(), run.key)
     return given
 
 

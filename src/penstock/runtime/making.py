@@ -59,7 +59,7 @@ def make_ledger(
     """Make what the recorder knows of a flow run; an outermost one is claimed by this process."""
     if parent is None or parent.live is None:
         epoch = 0 if resumption is None else resumption.epoch
-        lease = Lease(flow_run.key, epoch, is_new=resumption is None)
+        lease = Lease(flow_run.key, epoch)
         recorder.hold(lease)
         ledger = Ledger(flow_run.key, epoch, lease)
     elif parent.live.ledger is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.errors import ResultNotKept, ResumeError
 from penstock.failpoints import FAILPOINTS, hit
@@ -27,50 +27,44 @@ from penstock.states import State, StateType
 logger = logging.getLogger("penstock.flow_runs")
 
 
-def resume_flow(
-    flow: Any,
-    reference: str,
-    given: Mapping[str, object],
-    *,
-    rerun_changed: bool,
-    steal: bool,
-    return_state: bool,
-) -> Any:
+class Wish(NamedTuple):
+    """How a flow run is to be continued.
+
+    Attributes:
+        arguments: those that take the place of the run's own, by name.
+        rerun_changed: run completed task runs again whose code has changed.
+        steal: take it also from a process that is there, but shows no life.
+        return_state: a state is wanted; the value need not be there.
+    """
+
+    arguments: Mapping[str, object]
+    rerun_changed: bool
+    steal: bool
+    return_state: bool
+
+
+def resume_flow(flow: Any, reference: str, wish: Wish) -> Any:
     """Continue a flow run; give its result or state, or a coroutine for an async flow."""
     if flow.is_async:
-        return _aresume(flow, reference, given, rerun_changed, steal, return_state)
-    execution = _begin(flow, reference, given, rerun_changed, steal, return_state)
+        return _aresume(flow, reference, wish)
+    execution = _begin(flow, reference, wish)
     if isinstance(execution, State):
-        return told(execution, return_state)
+        return told(execution, wish.return_state)
     with tags(*execution.flow_run.tags):
         state = execution.execute()
-    return told(state, return_state)
+    return told(state, wish.return_state)
 
 
-async def _aresume(
-    flow: Any,
-    reference: str,
-    given: Mapping[str, object],
-    rerun_changed: bool,
-    steal: bool,
-    return_state: bool,
-) -> Any:
-    execution = _begin(flow, reference, given, rerun_changed, steal, return_state)
+async def _aresume(flow: Any, reference: str, wish: Wish) -> Any:
+    execution = _begin(flow, reference, wish)
     if isinstance(execution, State):
-        return told(execution, return_state)
+        return told(execution, wish.return_state)
     with tags(*execution.flow_run.tags):
         state = await execution.aexecute()
-    return told(state, return_state)
+    return told(state, wish.return_state)
 
 
-def _begin(
-    flow: Any,
-    reference: str,
-    given: Mapping[str, object],
-    rerun_changed: bool,
-    steal: bool,
-    return_state: bool,
-) -> FlowExecution | State:
+def _begin(flow: Any, reference: str, wish: Wish) -> FlowExecution | State:
     """Claim a flow run and get it ready; the state of one that has completed is given instead."""
     if current_run.get() is not None:
         raise ResumeError(
@@ -87,9 +81,9 @@ def _begin(
         _check(flow, resumable)
         if resumable.row["state"] == StateType.COMPLETED.value:
             reader.close()
-            return _completed(resumable, return_state)
-        values = unpack_arguments(resumable.row["arguments"], flow.signature, given)
-        return _claimed(flow, values, settings, reader, resumable, rerun_changed, steal)
+            return _completed(resumable, wish.return_state)
+        values = unpack_arguments(resumable.row["arguments"], flow.signature, wish.arguments)
+        return _claimed(flow, values, settings, reader, resumable, wish)
     except BaseException:
         reader.close()
         raise
@@ -101,19 +95,18 @@ def _claimed(
     settings: Settings,
     reader: HistoryReader,
     left: Resumable,
-    rerun_changed: bool,
-    steal: bool,
+    wish: Wish,
 ) -> FlowExecution:
     id = left.row["id"].hex()
     if FAILPOINTS:
         hit("resume.loaded")
-    epoch = claim(reader, recorder_for(settings), left, steal)
+    epoch = claim(reader, recorder_for(settings), left, wish.steal)
     found = reader.resumable(id)
     if FAILPOINTS:
         hit("resume.requeued")
     # The states so far are those from before it was claimed.
     now = Resumable(left.row, found.tasks, found.counts, found.subflows)
-    resumption = RecordedResumption(reader, now, epoch, rerun_changed)
+    resumption = RecordedResumption(reader, now, epoch, wish.rerun_changed)
     with tags(*json.loads(left.row["tags"] or "[]")):
         return FlowExecution(flow, values, None, resumption=resumption)
 

@@ -28,13 +28,13 @@ from penstock.states import StateType
 
 logger = logging.getLogger("penstock.flow_runs")
 
-OLDER_CODE = "were made by older code and are kept. To run them again too: --rerun-changed"
-CHANGED = "are run again, because their code has changed"
+OLDER_CODE = "kept, though made by older code; to run them again, too: --rerun-changed"
+CHANGED = "repeated: their code has changed"
 NOT_KEPT = (
-    f"are run again: their results take more than {SMALL_RESULT_LIMIT // 1024} KiB, and "
-    "persist_result is not on"
+    f"repeated: results take more than {SMALL_RESULT_LIMIT // 1024} KiB, and persist_result is "
+    "not on"
 )
-NO_IDENTITY = "are run, whether they had completed or not: their inputs have no identity"
+NO_IDENTITY = "run in any case: their inputs have no identity"
 
 
 class Resumption(abc.ABC):
@@ -142,13 +142,13 @@ class RecordedResumption(Resumption):
             return NOT_KEPT
         if row.codec == STORED:
             problem = why_unusable(row.result, row.codec)
-            return None if problem is None else f"are run again: {problem}"
+            return None if problem is None else f"repeated: {problem}"
         if row.codec != "json":
             # Small, so tried at once: whoever needs the value later could only fail.
             try:
                 load_kept(row.result, row.codec)
             except ResultStorageError as exc:
-                return f"are run again: {exc}"
+                return f"repeated: {exc}"
         return None
 
     def below(self, stand_in: TaskRun) -> RecordedResumption | None:

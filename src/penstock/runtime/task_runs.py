@@ -138,7 +138,10 @@ def begin_attempt(run: TaskRun | FlowRun, recorder: Recorder) -> None:
     run.attempt += 1
     if run.started_at is None:
         run.started_at = now
-        run.type = RUNNING
+        if run.transitions is None:
+            run.type = RUNNING
+        else:
+            run.enter(RUNNING, now)  # a flow run that is continued has had states before
     else:
         run.enter(RUNNING, now, RETRYING)
     recorder.record(CHANGED, run)

@@ -77,9 +77,21 @@ def square_both_ways(ledger: Ledger, value: int) -> list[int]:
 
 @task(cache_key_fn=by_value)
 def large(ledger: Ledger, value: int) -> bytes:
-    """Give more than the history keeps."""
+    """Give more than the history keeps, and less than engines keep."""
     ledger.add("large")
-    return bytes(100_000 + value)
+    return bytes(40_000 + value)
+
+
+@flow
+def square_flow(ledger: Ledger, value: int) -> list[int]:
+    """Square a number by a call and by a submission."""
+    return [square(ledger, value), square.submit(ledger, value).result()]
+
+
+@task
+def square_in_a_flow(ledger: Ledger, value: int) -> list[int]:
+    """Square a number in a flow inside a task."""
+    return square_flow(ledger, value)
 
 
 def assert_cached(state: State, value: Any) -> None:
@@ -296,6 +308,16 @@ class CachingContract:
         example()
         assert ledger.lines() == ["square 3"]
 
+    def test_inside_flows_inside_tasks(self, task_runner: BaseTaskRunner, ledger: Ledger) -> None:
+        @flow(task_runner=task_runner)
+        def example() -> None:
+            assert square_in_a_flow.submit(ledger, 3).result() == [9, 9]
+            assert_cached(square.submit(ledger, 3, return_state=True), 9)
+            assert square_in_a_flow.submit(ledger, 3).result() == [9, 9]
+
+        example()
+        assert ledger.lines() == ["square 3"]
+
     def test_a_run_does_not_wait_for_the_run_it_is_in(
         self, task_runner: BaseTaskRunner, ledger: Ledger
     ) -> None:
@@ -332,8 +354,8 @@ class CachingContract:
         @flow(task_runner=task_runner)
         def example() -> None:
             unkept = large.with_options(persist_result=False)
-            assert len(unkept.submit(ledger, 1).result()) == 100_001
-            assert len(unkept.submit(ledger, 1).result()) == 100_001
+            assert len(unkept.submit(ledger, 1).result()) == 40_001
+            assert len(unkept.submit(ledger, 1).result()) == 40_001
 
         example()
         assert ledger.lines() == ["large", "large"]
@@ -343,8 +365,8 @@ class CachingContract:
     ) -> None:
         @flow(task_runner=task_runner)
         def example() -> None:
-            assert len(large.submit(ledger, 1).result()) == 100_001
-            assert_cached(large.submit(ledger, 1, return_state=True), bytes(100_001))
+            assert len(large.submit(ledger, 1).result()) == 40_001
+            assert_cached(large.submit(ledger, 1, return_state=True), bytes(40_001))
 
         example()
         assert ledger.lines() == ["large"]

@@ -10,9 +10,11 @@ what ran there has lost an attempt, and what happens next is decided by the driv
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from distributed import SchedulerPlugin
+from distributed.comm import CommClosedError
 
 from penstock.errors import EngineError
 from penstock.version import __version__
@@ -103,9 +105,7 @@ class Relay(SchedulerPlugin):
             self.held.setdefault(to, []).append(data)
 
     def _pass_on(self, worker: str, word: bytes) -> None:
-        comm = self.scheduler.stream_comms.get(worker)
-        if comm is not None:
-            comm.send({"op": WORD, "data": word})
+        _send(self.scheduler.stream_comms.get(worker), {"op": WORD, "data": word})
 
     def add_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """Tell drivers that the cluster has grown."""
@@ -160,6 +160,14 @@ class Relay(SchedulerPlugin):
             self._tell(driver, {"op": SIZE, **size})
 
     def _tell(self, driver: str, message: dict[str, Any]) -> None:
-        comm = self.scheduler.client_comms.get(driver)
-        if comm is not None:
+        _send(self.scheduler.client_comms.get(driver), message)
+
+
+def _send(comm: Any, message: dict[str, Any]) -> None:
+    """Send a message to a driver or worker, unless it has gone.
+
+    What was raised here would end the connection of whoever it came from: of an innocent worker.
+    """
+    if comm is not None:
+        with suppress(CommClosedError):
             comm.send(message)

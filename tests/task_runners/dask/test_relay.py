@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from penstock.task_runners.dask.relay import Relay
 

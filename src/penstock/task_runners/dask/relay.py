@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from distributed import SchedulerPlugin
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from penstock.errors import EngineError
 from penstock.version import __version__

@@ -76,8 +76,12 @@ class Reports:
         self._last_worker = ""
 
     def header(self, live: Any) -> bytes:
-        """Give the pickled header of the flow run whose calls this dispatcher sends."""
-        if self._header is None or self._attempt != live.flow_run.attempt:
+        """Give the pickled header of the flow run whose calls this dispatcher sends.
+
+        Args:
+            live: the flow run; None for a value that is made again, which came with a call before.
+        """
+        if self._header is None or (live is not None and self._attempt != live.flow_run.attempt):
             # Another attempt is another flow run to its workers: now they ask what is kept.
             self._attempt = live.flow_run.attempt
             settings = load_settings()

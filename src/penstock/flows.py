@@ -249,6 +249,8 @@ class SubflowTask(Task[Any, Any]):
     def __init__(self, flow: Flow[Any, Any]) -> None:
         # The flow run keeps its result itself.
         super().__init__(flow.fn, name=flow.name, persist_result=False)
+        # What it closes over counts as it was when the flow was decorated.
+        self.held = flow.held
         self.fn = as_task(flow)
 
 

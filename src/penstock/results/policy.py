@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -194,7 +193,7 @@ def _stored(parts: Any, policy: ResultPolicy, subject: Subject) -> bytes:
 
 @cache
 def _host() -> str:
-    return mask_secrets(socket.gethostname())
+    return mask_secrets(os.uname().nodename)
 
 
 def _about(subject: Subject) -> dict[str, Any]:

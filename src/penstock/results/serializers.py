@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import lzma
 import pickle
 import sys
 import zlib
@@ -153,9 +152,21 @@ class CompressedSerializer(Serializer):
         return [piece for piece in (*pieces, compressor.flush()) if piece]
 
 
+def _lzma_compressor() -> Any:
+    import lzma  # few use it
+
+    return lzma.LZMACompressor(preset=1)
+
+
+def _lzma_decompress(part: Any) -> bytes:
+    import lzma
+
+    return lzma.decompress(part)
+
+
 _METHODS: dict[str, tuple[Callable[[], Any], Callable[[Any], bytes]]] = {
     "zlib": (lambda: zlib.compressobj(_LEVEL), zlib.decompress),
-    "lzma": (lambda: lzma.LZMACompressor(preset=1), lzma.decompress),
+    "lzma": (_lzma_compressor, _lzma_decompress),
 }
 _PLAIN: dict[str, Serializer] = {"pickle": PickleSerializer(), "json": JsonSerializer()}
 

@@ -87,7 +87,7 @@ class Run:
     ) -> None:
         """Enter a state that is not the last one."""
         if self.transitions is None:
-            self.transitions = self._ordinary_transitions()
+            self.transitions = self.ordinary_transitions()
         self.transitions.append((type.value, name, at, message))
         self.type = type
         self.state_name = name
@@ -112,7 +112,8 @@ class Run:
             return last.type.value, last.special_name, last.message
         return self.type.value, self.state_name, self.message
 
-    def _ordinary_transitions(self) -> list[tuple[str, str | None, int, str | None]]:
+    def ordinary_transitions(self) -> list[tuple[str, str | None, int, str | None]]:
+        """Give the states that the times tell of, up to RUNNING."""
         passed: list[tuple[str, str | None, int, str | None]] = [
             (StateType.PENDING.value, None, self.created_at, None)
         ]

@@ -38,6 +38,11 @@ class Ledger:
         if lease is not None and key is not None:
             lease.members.add(key)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process has taken the flow run over, so that nothing is written of it."""
+        return self.lease is not None and self.lease.is_lost
+
     def take_up(self, counts: dict[int, dict[str, int]]) -> None:
         """Go on from the counts of the drivers before, by task number and state."""
         for task, states in counts.items():

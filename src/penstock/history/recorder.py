@@ -333,7 +333,7 @@ class Recorder:
                 else:
                     type = subject.last.type
                 ledger = subject.live.ledger if subject.live is not None else self._lone
-                if ledger.lease is not None and ledger.lease.is_lost:
+                if ledger.is_lost:
                     continue
                 if self._store is None:
                     # Nothing is kept, but the progress display wants the counts.
@@ -388,8 +388,7 @@ class Recorder:
         told = {row[0] for row in chain(group.flow_runs, group.task_runs)}
         for run in around:
             ledger = run.live.ledger
-            is_lost = ledger.lease is not None and ledger.lease.is_lost
-            if run.recorded is not None or run.key in told or is_lost:
+            if run.recorded is not None or run.key in told or ledger.is_lost:
                 continue
             begun = as_begun(run)
             if run.is_task_run:

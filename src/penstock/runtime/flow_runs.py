@@ -45,7 +45,7 @@ from penstock.runtime.logs import install_log_handler
 from penstock.runtime.making import flow_run_name, make_flow_run, make_ledger
 from penstock.runtime.prints import record_prints
 from penstock.runtime.recording import recorder_for
-from penstock.runtime.resumption import RecordedResumption, Resumption
+from penstock.runtime.resumption import Resumption
 from penstock.runtime.signals import caught_signals, caught_signals_async
 from penstock.runtime.task_runs import (
     await_retry,
@@ -257,7 +257,7 @@ class FlowExecution:
             run.kept, run.kept_codec = held_of(state)
         elif isinstance(problem := problem_in(state), BaseException):
             run.error = describe(problem)
-        if isinstance(self.live.resumption, RecordedResumption) and self.is_outermost:
+        if self.live.resumption is not None and self.is_outermost:
             self.live.resumption.tell(run)
         self.recorder.record(ENDED, run)
         try:
@@ -277,7 +277,7 @@ class FlowExecution:
         if self.is_outermost:
             if self.live.ledger.lease is not None:
                 self.recorder.let_go(self.live.ledger.lease)
-            if isinstance(self.live.resumption, RecordedResumption):
+            if self.live.resumption is not None:
                 self.live.resumption.close()
 
     def _lose(self) -> None:

@@ -64,6 +64,15 @@ class Resumption(abc.ABC):
     def below(self, stand_in: TaskRun) -> Resumption | None:
         """Give what a subflow run has already that was begun before and did not complete."""
 
+    def tell(self, flow_run: FlowRun) -> None:
+        """Say in the log which task runs were kept or run again against expectation, and why.
+
+        Nothing on a worker: the driver says it of all.
+        """
+
+    def close(self) -> None:
+        """Let go of the history, where it is open here."""
+
     def revive(self, run: TaskRun) -> bool:
         """Make a new task run the recorded one, if it completed and is kept; tell whether."""
         row = self.find(run.definition, run.identity)
@@ -89,7 +98,10 @@ class Resumption(abc.ABC):
         run.created_at = row["created_at"]
         run.started_at = row["started_at"]
         run.attempt = row["attempt"] or 0
-        run.transitions = passed_states(row)
+        run.transitions = _passed(row) or run.ordinary_transitions()
+        if row["ended_at"] is not None and run.transitions[-1][0] != row["state"]:
+            end = row["state"], row["state_name"], row["ended_at"], row["message"]
+            run.transitions.append(end)
         run.recorded = StateType.RUNNING
 
 
@@ -168,7 +180,6 @@ class RecordedResumption(Resumption):
         )
 
     def tell(self, flow_run: FlowRun) -> None:
-        """Say in the log which task runs were kept or run again against expectation, and why."""
         for (task, why), number in sorted(self._notes.items()):
             runs = "run" if number == 1 else "runs"
             logger.warning(
@@ -177,21 +188,12 @@ class RecordedResumption(Resumption):
         self._notes.clear()
 
     def close(self) -> None:
-        """Let go of the history."""
         self._reader.close()
 
 
-def passed_states(row: dict[str, Any]) -> list[tuple[str, str | None, int, str | None]]:
-    """Give the states of a flow run so far, as `Run.transitions` holds them."""
-    if row["states"]:
-        passed = [tuple(state) for state in json.loads(row["states"])]
-    else:
-        passed = [("PENDING", None, row["created_at"], None)]
-        if row["started_at"] is not None:
-            passed.append(("RUNNING", None, row["started_at"], None))
-    if row["ended_at"] is not None and passed[-1][0] != row["state"]:
-        passed.append((row["state"], row["state_name"], row["ended_at"], row["message"]))
-    return passed
+def _passed(row: dict[str, Any]) -> list[tuple[str, str | None, int, str | None]]:
+    """Give the states of a flow run so far, where its times do not tell them."""
+    return [tuple(state) for state in json.loads(row["states"] or "[]")]
 
 
 def _differ(recorded: str | None, present: str | None) -> bool:

@@ -38,23 +38,6 @@ ERROR = {"type": "ValueError", "message": "bad date", "traceback": "..."}
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "history.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    with closing(SQLiteStore(path)) as store:
-        yield store
-
-
-@pytest.fixture
-def reader(store: SQLiteStore, path: Path) -> Iterator[SQLiteReader]:
-    with closing(SQLiteReader(path)) as reader:
-        yield reader
-
-
-@pytest.fixture
 def runs(store: SQLiteStore) -> list[bytes]:
     """Write two flow runs and a subflow run; the first one has four task runs and three lines.
 

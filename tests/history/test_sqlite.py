@@ -7,7 +7,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -42,17 +41,6 @@ from tests.history.rows import (
 )
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "history.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    with closing(SQLiteStore(path)) as store:
-        yield store
 
 
 def test_columns_are_those_of_the_contract(store: SQLiteStore, path: Path) -> None:

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -69,23 +68,6 @@ def test_driver_is_asked_or_its_last_sign_of_life_decides(
     flow_run: dict[str, Any], lease: dict[str, Any] | None, expected: Staleness | None
 ) -> None:
     assert staleness_of(flow_run, lease, NOW) == expected
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "history.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
-    with closing(SQLiteStore(path)) as store:
-        yield store
-
-
-@pytest.fixture
-def reader(store: SQLiteStore, path: Path) -> Iterator[SQLiteReader]:
-    with closing(SQLiteReader(path)) as reader:
-        yield reader
 
 
 def write_lease(path: Path, flow_run_id: bytes, driver: dict[str, Any], beat_at: Any) -> None:

@@ -61,6 +61,14 @@ def simple(n: int, token: str = "none") -> int:
     return sum(value.result() for value in values) + last.result()
 
 
+def failed_and_resumed(flow: Any) -> Any:
+    """Have a run of a flow fail, and resume it once that is mended; `calls` are the new ones."""
+    flow(return_state=True)
+    calls.clear()
+    switch["mended"] = True
+    return flow.resume("@last")
+
+
 def history(home: Path) -> Callable[..., list[Any]]:
     def select(query: str, *values: Any) -> list[Any]:
         with closing(sqlite3.connect(home / "history.db")) as connection:
@@ -195,10 +203,7 @@ def test_equal_calls_are_told_apart_by_their_ordinal() -> None:
             raise RuntimeError("stop")
         return [*numbers, *[double(7) for _ in range(2)]]
 
-    repeated(return_state=True)
-    calls.clear()
-    switch["mended"] = True
-    assert repeated.resume("@last") == [14] * 5
+    assert failed_and_resumed(repeated) == [14] * 5
     assert calls == [("double", 7)] * 2
 
 
@@ -230,10 +235,7 @@ def test_branches_may_differ() -> None:
         brittle(0)
         return total
 
-    branching(return_state=True)
-    calls.clear()
-    switch["mended"] = True
-    assert branching.resume("@last") == 26
+    assert failed_and_resumed(branching) == 26
     assert calls == [("double", 9), ("brittle", 0)]
 
 
@@ -269,10 +271,7 @@ def test_inputs_without_identity_run_again_and_that_is_said(
         brittle(0)
         return value
 
-    strange(return_state=True)
-    switch["mended"] = True
-    calls.clear()
-    assert strange.resume("@last") == 1
+    assert failed_and_resumed(strange) == 1
     assert calls == ["odd", ("brittle", 0)]
     assert "1 run of 'odd' run in any case" in caplog.text
 
@@ -296,10 +295,7 @@ def test_large_results_run_again_unless_they_are_persisted(
         brittle(0)
         return size
 
-    heavy(return_state=True)
-    switch["mended"] = True
-    calls.clear()
-    assert heavy.resume("@last") == 100_000
+    assert failed_and_resumed(heavy) == 100_000
     assert calls == ["large", ("brittle", 0)]
     assert "1 run of 'large' repeated: results take more than 16 KiB" in caplog.text
 

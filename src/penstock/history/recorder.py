@@ -464,6 +464,8 @@ class Recorder:
 
 def _drop_rows(group: Group, flow_run_keys: set[bytes]) -> None:
     """Take out of a group what belongs to some flow runs."""
+    gone = {row[0] for row in group.task_runs if row[1] in flow_run_keys}
+    group.cache = [row for row in group.cache if row[1] not in gone]
     group.flow_runs = [row for row in group.flow_runs if row[0] not in flow_run_keys]
     group.tasks = [row for row in group.tasks if row[0] not in flow_run_keys]
     group.task_runs = [row for row in group.task_runs if row[1] not in flow_run_keys]
